@@ -27,6 +27,15 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class Chat(Settings):
+    """How a problem becomes a prompt: the same for training and for every evaluation of a variant."""
+
+    template: str | None = None
+    """The chat template, Jinja text; null: the model's own."""
+    system_prompt: str | None = None
+    """Text of the system message put before every problem; null: none."""
+
+
 def add_settings_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--settings``: a section of the config as JSON text, or ``@file`` with the same."""
     parser.add_argument("--settings", required=True, help="the stage's section of the config: JSON, or @file")
