@@ -1,0 +1,1 @@
+"""Many samples of every benchmark problem, scored by stock lighteval, and the statistics that say what the scores are worth."""
