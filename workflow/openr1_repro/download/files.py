@@ -1,0 +1,205 @@
+"""Files of a repository: which are wanted, which are refused, and whether the bytes are right."""
+
+import fnmatch
+import hashlib
+import json
+import os
+import shutil
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openr1_repro.download.settings import AssetSettings
+
+# What a stage reads. Cards and licences stay at the hub: they differ from hub to hub, and nothing needs them.
+WANTED = {
+    "model": ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.bin", "*.pt", "*.pth"],
+    "dataset": ["*.parquet", "*.jsonl", "*.json", "*.csv"],
+}
+# Exports to other formats lie in folders of a model's repository; "consolidated" weights are the same ones again.
+UNWANTED = {"model": ["*/*", "consolidated*"], "dataset": []}
+# Loading any of these can run code that its author chose.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill")
+
+
+class SourceError(Exception):
+    """Why a source cannot give the asset; the next one is tried. ``again``: the same source, listed anew, may."""
+
+    def __init__(self, message: str, again: bool = False):
+        super().__init__(message)
+        self.again = again
+
+
+@dataclass(frozen=True)
+class File:
+    """One file as its source announces it: ``size`` in bytes, and the hash that the source knows (``git_sha1``: git's blob id)."""
+
+    path: str
+    size: int
+    sha256: str | None = None
+    git_sha1: str | None = None
+
+
+def _name_trouble(path: str) -> str | None:
+    """Why writing a file of this name could harm, None if it cannot."""
+    parts = path.split("/")
+    if not path or path.startswith("/") or "\\" in path or any(ord(c) < 32 or ord(c) == 127 for c in path):
+        return "is absolute, empty or has unprintable letters"
+    if any(part in ("", ".", "..") for part in parts) or ":" in parts[0]:
+        return "points outside its folder"
+    if any(len(part.encode("utf-8", "surrogatepass")) > 240 for part in parts) or not path.isprintable():
+        return "is too long or unprintable"
+    return None
+
+
+def choose(files: Iterable[File], asset: AssetSettings, pinned: list[dict[str, Any]] | None) -> list[File]:
+    """The files of a repository to fetch, sorted by path; with ``pinned`` (files of a lock entry) exactly those.
+
+    Raises:
+        SourceError: if a name could harm, only pickles are there, nothing matches, or the repository contradicts ``pinned``.
+    """
+    allow = WANTED[asset.kind] if asset.allow is None else asset.allow
+    ignore = asset.ignore + (UNWANTED[asset.kind] if asset.allow is None else [])
+    offered = list(files)
+    wanted, refused = [], []
+    for file in offered:
+        if trouble := _name_trouble(file.path):
+            raise SourceError(f"hostile file name {file.path!r}: it {trouble}")
+        if not isinstance(file.size, int) or not 0 <= file.size < 2**50:
+            raise SourceError(f"{file.path}: absurd size {file.size!r}")
+        if not _matches(file.path, allow) or _matches(file.path, ignore):
+            continue
+        if file.path.lower().endswith(PICKLES) and file.path not in asset.allow_pickle:
+            refused.append(file.path)
+        else:
+            wanted.append(file)
+    seen: dict[str, tuple[str, bool]] = {}
+    for file in wanted:
+        parts = file.path.split("/")
+        for depth in range(1, len(parts) + 1):
+            name, is_file = "/".join(parts[:depth]), depth == len(parts)
+            # Where the file system ignores case or Unicode form, one of two such files would silently replace the other.
+            key = unicodedata.normalize("NFC", name).casefold()
+            other = seen.setdefault(key, (name, is_file))
+            if other != (name, is_file):
+                raise SourceError(f"hostile file names: {other[0]!r} and {file.path!r} would be one file on some file systems")
+    if pinned is not None:
+        return _as_pinned(offered, pinned)
+    if any(file.path.endswith(".safetensors") for file in wanted):
+        wanted = [file for file in wanted if not file.path.lower().endswith(PICKLES)]  # the same weights again
+    elif refused and asset.kind == "model":
+        raise SourceError(f"its weights can run code when they are loaded ({', '.join(sorted(refused))}): name them in allow_pickle to take them")
+    if not wanted:
+        raise SourceError(f"none of its {len(offered)} files is among {', '.join(allow)}")
+    return sorted(wanted, key=lambda file: file.path)
+
+
+def _matches(path: str, patterns: list[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _as_pinned(offered: list[File], pinned: list[dict[str, Any]]) -> list[File]:
+    by_path = {file.path: file for file in offered}
+    chosen = []
+    for entry in pinned:
+        file = by_path.get(entry["path"])
+        if file is None:
+            raise SourceError(f"{entry['path']}: in the lock, not in the repository")
+        if file.size != entry["size"] or (file.sha256 or entry["sha256"]) != entry["sha256"]:
+            raise SourceError(f"{entry['path']}: not the file that the lock pins ({file.size} bytes, the lock has {entry['size']}; or another hash)")
+        chosen.append(File(file.path, file.size, entry["sha256"], file.git_sha1))
+    return chosen
+
+
+def digests(path: Path) -> tuple[str, str]:
+    """SHA-256 and git blob id of a file's bytes."""
+    sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with open(path, "rb") as stream:
+        while block := stream.read(2**20):
+            sha256.update(block)
+            git.update(block)
+    return sha256.hexdigest(), git.hexdigest()
+
+
+def check(path: Path, file: File) -> str:
+    """SHA-256 of the bytes at ``path``.
+
+    Raises:
+        SourceError: if they are not what was announced.
+    """
+    size = path.stat().st_size
+    if size != file.size:
+        raise SourceError(f"{file.path}: {size} bytes, announced were {file.size}")
+    if file.sha256:
+        with open(path, "rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        if sha256 != file.sha256:
+            raise SourceError(f"{file.path}: wrong bytes: SHA-256 {sha256[:12]}…, announced was {file.sha256[:12]}…")
+        return sha256
+    sha256, git = digests(path)
+    if file.git_sha1 not in (None, git):
+        raise SourceError(f"{file.path}: wrong bytes: git blob {git[:12]}…, announced was {file.git_sha1[:12]}…")  # type: ignore[index]
+    return sha256
+
+
+def is_right(path: Path, file: File) -> bool:
+    """Whether ``path`` is a plain file that holds what was announced, by hash; without a hash nothing is taken on trust."""
+    if path.is_symlink() or not path.is_file() or not (file.sha256 or file.git_sha1):
+        return False
+    try:
+        check(path, file)
+    except SourceError:
+        return False
+    return True
+
+
+def place(original: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``original``: large ones as a hard link where the file system allows it, else as a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(".placing")
+    draft.unlink(missing_ok=True)
+    try:
+        if original.stat().st_size < 2**26:
+            raise OSError  # a copy costs nothing, and stays right if the original is edited
+        os.link(original.resolve(), draft)
+    except OSError:
+        shutil.copyfile(original, draft)
+    draft.replace(target)
+
+
+def check_complete(folder: Path) -> None:
+    """Check that every part that a weights index names is there.
+
+    Raises:
+        SourceError: naming the first missing part.
+    """
+    for index in folder.rglob("*.index.json"):
+        try:
+            parts = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # not a weights index
+        for part in sorted(parts):
+            if not (index.parent / part).is_file():
+                raise SourceError(f"{index.name} names {part}, which is missing")
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Check that ``needed`` bytes fit beside ``folder``.
+
+    Raises:
+        SourceError: with the need and the room.
+    """
+    room = shutil.disk_usage(folder).free
+    if needed > room:
+        raise SourceError(f"needs {in_words(needed)}, only {in_words(room)} are free in {folder}")
+
+
+def in_words(size: float) -> str:
+    """A number of bytes for people, such as ``3.55 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
