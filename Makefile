@@ -1,10 +1,65 @@
-# Locks are requirement files with hashes and no addresses; plain pip can install them too.
-UV ?= $(shell command -v uv || echo .venv/bin/uv)
-COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+# Two commands matter: `make reproduce` and `make test`. Everything else is theirs, or upkeep.
+SHELL := bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# stages and Snakemake itself are found here, as after `source .venv/bin/activate`
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONPATH := $(CURDIR)/workflow
+ENVS := workflow train-gpu train lighteval packages test lint
 
-.PHONY: lock
-lock:  ## resolve envs/*.in anew into envs/*.txt
-	$(COMPILE) envs/workflow.in -o envs/workflow.txt
-	$(COMPILE) envs/train.in -o envs/train.txt
-	$(COMPILE) envs/lighteval.in -o envs/lighteval.txt
-	$(COMPILE) envs/test.in -c envs/workflow.txt -o envs/test.txt
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test test-all bench lint lock clean
+
+help:  ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.ready: envs/workflow.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+reproduce: $(VENV)/.ready  ## the whole experiment of config/config.yaml; run again to continue or to change something
+	@snakemake --cores all
+	@python -m openr1_repro.report --show results/report
+
+# Test tools lie beside each environment, not in it: what is tested is the lock.
+.envs/test/.ready: envs/test.txt $(VENV)/.ready
+	uv pip install --quiet --python $(BIN)/python --target .envs/test --require-hashes -r $<
+	@touch $@
+
+.envs/lint/.ready: envs/lint.txt $(VENV)/.ready
+	uv venv --quiet --clear --python $(BIN)/python .envs/lint
+	uv pip install --quiet --python .envs/lint/bin/python --require-hashes -r $<
+	@touch $@
+
+PYTEST = PYTHONPATH=$(CURDIR)/.envs/test:$(PYTHONPATH) python -m openr1_repro.job --log logs/test-$(1).log --env $(1) -- -m pytest
+
+test: $(VENV)/.ready .envs/test/.ready  ## the suite, in minutes, without a GPU and without a hub
+	$(call PYTEST,workflow) -m 'not slow and not train_env and not lighteval_env' $(ARGS)
+	$(call PYTEST,train) -m 'not slow and train_env' $(ARGS)
+	$(call PYTEST,lighteval) -m 'not slow and lighteval_env' $(ARGS)
+
+test-all: $(VENV)/.ready .envs/test/.ready  ## the suite with its slow parts
+	$(call PYTEST,workflow) -m 'not train_env and not lighteval_env' $(ARGS)
+	$(call PYTEST,train) -m train_env $(ARGS)
+	$(call PYTEST,lighteval) -m lighteval_env $(ARGS)
+
+lint: $(VENV)/.ready .envs/lint/.ready  ## ruff, snakefmt, mypy, snakemake --lint
+	.envs/lint/bin/ruff check .
+	.envs/lint/bin/ruff format --check .
+	.envs/lint/bin/snakefmt --check Snakefile workflow/rules
+	.envs/lint/bin/mypy --python-executable $(BIN)/python
+	python benchmarks/../workflow/scripts/lint_workflow.py
+
+bench: $(VENV)/.ready  ## benchmarks against peers; rows go to benchmarks/results (see the head of each file for what it needs)
+	cd benchmarks && for file in download prepare rewards; do python $$file.py || exit 1; done
+
+lock:  ## resolve envs/*.in anew into envs/*.txt: hashes, no addresses
+	for name in $(ENVS); do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links $$(test $$name = train && echo -c envs/train-gpu.txt) \
+	  envs/$$name.in -o envs/$$name.txt || exit 1; done
+
+clean:  ## remove what runs wrote, keep downloads and environments
+	rm -rf results/runs results/base results/prompts results/report logs

@@ -1,0 +1,15 @@
+# Models, data sets and benchmarks, from whichever source answers, into results/assets.
+
+
+rule download:
+    output:
+        "results/assets/{kind}/{asset}/manifest.json",
+    params:
+        settings=lambda w: as_json(PROJECT.download(w.asset)),
+        code=code_digest("download.__main__"),
+    log:
+        "logs/download/{asset}.log",
+    shell:
+        job("workflow", "'download {wildcards.asset}'")
+        + " -m openr1_repro.download --settings {params.settings:q}"
+        " --output results/assets/{wildcards.kind}/{wildcards.asset}"

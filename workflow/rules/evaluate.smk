@@ -1,0 +1,55 @@
+# Generate with vLLM or transformers, then score with lighteval in its own environment. Every checkpoint of a run in one job
+# (group "runs"); the starting model once for all variants that would measure the same (group "base").
+
+
+def evaluated(w):
+    """The variant whose settings an evaluation follows."""
+    return w.name if w.group == "runs" else VARIANT_OF_BASE[w.name]
+
+
+rule generate:
+    input:
+        weights=lambda w: (
+            f"results/runs/{w.name}/training/checkpoints.json" if w.group == "runs" else manifest(PROJECT.variants[evaluated(w)].model)
+        ),
+        validation=lambda w: prompts(evaluated(w), "validation.parquet"),
+        benchmarks=lambda w: [manifest(asset) for asset in PROJECT.assets_of_benchmarks(evaluated(w))],
+        lock=lambda w: f"envs/{lock_of_training(evaluated(w))}.txt",
+    output:
+        "results/{group}/{name}/evaluation/responses.parquet",
+    params:
+        settings=lambda w: as_json(PROJECT.evaluate(evaluated(w))),
+        code=code_digest("evaluate.generate"),
+        env=lambda w: lock_of_training(evaluated(w)),
+        which=lambda w: "training" if w.group == "runs" else "model",
+    log:
+        "logs/{group}/{name}/generate.log",
+    threads: workflow.cores
+    resources:
+        gpu=lambda w: PROJECT.gpus(evaluated(w)),
+    shell:
+        job("{params.env}", "'generate {wildcards.name}'")
+        + " -m openr1_repro.evaluate.generate --settings {params.settings:q} --assets results/assets"
+        " --{params.which} $(dirname {input.weights}) --prompts $(dirname {input.validation})"
+        " --work results/{wildcards.group}/{wildcards.name}/.work/evaluation --output {output}"
+
+
+rule score:
+    input:
+        responses="results/{group}/{name}/evaluation/responses.parquet",
+        benchmarks=lambda w: [manifest(asset) for asset in PROJECT.assets_of_benchmarks(evaluated(w))],
+        lock="envs/lighteval.txt",
+    output:
+        scores="results/{group}/{name}/evaluation/scores.parquet",
+        summary="results/{group}/{name}/evaluation/scores.json",
+    params:
+        settings=lambda w: as_json(PROJECT.evaluate(evaluated(w))),
+        code=code_digest("evaluate.score"),
+    log:
+        "logs/{group}/{name}/score.log",
+    threads: workflow.cores
+    shell:
+        job("lighteval", "'score {wildcards.name}'")
+        + " -m openr1_repro.evaluate.score --settings {params.settings:q} --assets results/assets"
+        " --responses {input.responses} --work results/{wildcards.group}/{wildcards.name}/.work/scoring"
+        " --output {output.scores} --summary {output.summary}"
