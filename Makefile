@@ -58,8 +58,7 @@ bench: $(VENV)/.ready  ## benchmarks against peers; rows go to benchmarks/result
 
 lock:  ## resolve envs/*.in anew into envs/*.txt: hashes, no addresses
 	for name in $(ENVS); do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --no-emit-find-links $$(test $$name = train && echo -c envs/train-gpu.txt) \
-	  envs/$$name.in -o envs/$$name.txt || exit 1; done
+	  --no-emit-index-url --no-emit-find-links envs/$$name.in -o envs/$$name.txt || exit 1; done
 
 clean:  ## remove what runs wrote, keep downloads and environments
 	rm -rf results/runs results/base results/prompts results/report logs
