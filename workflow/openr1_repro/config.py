@@ -1,7 +1,7 @@
 """The whole configuration, typed and checked at once: config/config.yaml, assets.yaml, benchmarks/*.yaml, variants/*.yaml.
 
 A variant is an overlay: its ``base`` first, then its own keys. Every mistake is reported with file, line and key before any job
-runs; nothing here imports torch. ``python -m openr1_repro.config`` prints the config reference (docs/config.md).
+runs; nothing here imports torch. docs/config.md is made from it.
 """
 
 import difflib
@@ -333,7 +333,8 @@ def load(root: Path, given: Mapping[str, Any] | None = None, files: Sequence[Pat
     """
     loader = _Loader(root)
     main = [loader.read(str(file)) for file in files]
-    settings = loader.validate(GlobalSettings, _plain(main[0].content if given is None else given), main)
+    value = _plain(main[0].content if given is None else given)
+    settings = loader.validate(GlobalSettings, value, main)
 
     assets_layer = loader.read("config/assets.yaml")
     assets = {
@@ -348,7 +349,8 @@ def load(root: Path, given: Mapping[str, Any] | None = None, files: Sequence[Pat
         benchmarks[path.stem] = loader.validate(BenchmarkSettings, _plain(layer.content), [layer])
 
     variants = {}
-    for position, name in enumerate(settings.variants if settings else []):
+    asked = value.get("variants")
+    for position, name in enumerate(asked if isinstance(asked, list) else []):
         layers, merged = loader.overlay(name, main, position)
         if layers:
             variants[name] = loader.variant(layers, merged, assets_layer.content, benchmarks)
