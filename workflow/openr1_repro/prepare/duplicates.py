@@ -1,0 +1,73 @@
+"""The same problem twice: equal, nearly equal, or with another answer."""
+
+import numpy as np
+import polars as pl
+from rensa import RMinHash
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from .ngrams import ngram_hashes
+from .settings import NearDuplicates
+from .text import facts
+
+_CHUNK = 10_000
+_SEED = 42
+
+
+def preference(rows: pl.DataFrame) -> pl.Series:
+    """Which of several duplicates stays: the one with the lowest rank.
+
+    Most right traces first, then the earlier data set of the mixture, then the smaller uuid, then the earlier row.
+    """
+    order = rows.select(pl.arg_sort_by(-pl.col("traces").cast(pl.Int64), "part", "uuid", "file", "row", maintain_order=True)).to_series().to_numpy()
+    rank = np.empty(len(order), np.uint32)
+    rank[order] = np.arange(len(order), dtype=np.uint32)
+    return pl.Series("preference", rank)
+
+
+def clusters(normal: pl.Series, settings: NearDuplicates) -> np.ndarray:
+    """Group problems that are nearly equal.
+
+    MinHash over shingles of the normal form, LSH bands; within a bucket each problem is compared with the bucket's first by the exact Jaccard
+    similarity of their shingles, so the cost is linear in rows even where a template fills a bucket. With ``same_facts`` the facts are part of the bucket's key.
+
+    Args:
+        normal: normal forms, none null.
+
+    Returns:
+        int64 [rows]: the number of the first row of each row's cluster.
+    """
+    per_band = settings.num_perm // settings.bands
+    shingles, offsets = ngram_hashes(normal, settings.shingle, whole=True)
+    key = np.zeros(len(normal), np.uint64)
+    if settings.same_facts:
+        key = normal.to_frame("t").select(facts(pl.col("t")).hash())["t"].to_numpy()
+    buckets = np.empty((settings.bands, len(normal)), np.uint64)
+    for start in range(0, len(normal), _CHUNK):
+        stop = min(start + _CHUNK, len(normal))
+        part = np.ascontiguousarray(shingles[offsets[start] : offsets[stop]])
+        bounds = (offsets[start : stop + 1] - offsets[start]).astype(np.uint64)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(part, bounds, settings.num_perm, _SEED)
+        digests = np.array(matrix.to_rows(), np.uint64).reshape(stop - start, settings.bands, per_band)
+        for band in range(settings.bands):
+            mixed = key[start:stop].copy()
+            for column in range(per_band):
+                mixed = (mixed ^ digests[:, band, column]) * np.uint64(0x9E3779B97F4A7C15)
+                mixed ^= mixed >> np.uint64(31)
+            buckets[band, start:stop] = mixed
+    pairs = []
+    for bucket in buckets:
+        order = np.argsort(bucket, kind="stable")
+        new = np.concatenate([[True], bucket[order][1:] != bucket[order][:-1]])
+        first = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
+        pairs.append(np.stack([first[~new], order[~new]], axis=1))
+    pairs = np.unique(np.concatenate(pairs), axis=0)
+    similar = np.zeros(len(pairs), bool)
+    for number, (a, b) in enumerate(pairs):
+        left, right = set(shingles[offsets[a] : offsets[a + 1]].tolist()), set(shingles[offsets[b] : offsets[b + 1]].tolist())
+        shared = len(left & right)
+        similar[number] = shared >= settings.threshold * (len(left) + len(right) - shared)
+    pairs = pairs[similar]
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(normal), len(normal)))
+    labels = connected_components(graph, directed=False)[1]
+    return np.unique(labels, return_index=True)[1][labels]

@@ -1,0 +1,171 @@
+"""What the prepare stage can be asked for. A filter set to null is off; the order of the fields is the order of the funnel."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from openr1_repro.stage import Chat, Settings
+
+
+class DatasetPart(Settings):
+    """One data set of the mixture."""
+
+    asset: str
+    """Name of the data set in `config/assets.yaml`."""
+    files: str = "**/*.parquet"
+    """Which of its parquet files, as a glob below the repository's root: this is how a configuration is chosen (OpenR1-Math-220k: `data/train-*`, `extended/train-*`, `all/*`)."""
+    weight: float = Field(1.0, gt=0, le=1)
+    """Share of the rows that are left after all filters to keep, drawn at random (the meaning of `weight` in open-r1's `dataset_mixture`)."""
+    columns: dict[str, str] = {}
+    """Where this data set's columns have other names: `{problem: question}` reads its column `question` as `problem`."""
+
+
+class VerifiedTrace(Settings):
+    """Keep a problem only if at least `min` of its published traces are right: nobody can verify a problem that no one solved."""
+
+    columns: list[str] = Field(["correctness_math_verify", "correctness_llama"], min_length=1)
+    """Boolean lists, an entry a trace; a trace is right if any of them says so."""
+    min: int = Field(1, ge=1)
+    """How many right traces a problem needs."""
+    complete: bool = True
+    """Count a trace only if `is_reasoning_complete` holds for it too."""
+
+
+class AnswerFilter(Settings):
+    """What a gold answer has to be."""
+
+    max_chars: int = Field(200, ge=1)
+    """Longest answer, in characters: longer ones are proofs or essays."""
+    reject: list[str] = ["proof", "notfound", "not found", "none", "n/a", "na", "nan", "null", "unknown", "undefined", "no answer", "see solution"]
+    """Texts, compared without case, that stand for a missing answer."""
+    parse: bool = True
+    """Let math-verify parse every distinct answer, and keep it only if the answer in a box is judged equal to itself."""
+    timeout: float = Field(20.0, gt=0)
+    """Seconds before the process that parses one answer is killed; the answer is then dropped."""
+
+
+class Contamination(Settings):
+    """Drop problems that occur in a benchmark."""
+
+    benchmarks: list[str] | None = None
+    """Which (files of config/benchmarks/); null: those that the variant is evaluated on."""
+    ngram: int | None = Field(8, ge=1)
+    """Words in a row that a problem shares with a benchmark problem (s1 and open-r1: 8). null: containment only, for data made
+    from templates, where eight words in a row mean nothing."""
+    containment_chars: int | None = Field(40, ge=1)
+    """Letters, digits and signs (without spaces and LaTeX markup) above which a problem that contains a benchmark problem, or is contained in one,
+    is dropped; shorter ones are dropped if equal. null: n-grams only, as open-r1."""
+
+
+class NearDuplicates(Settings):
+    """Drop all but one of problems that differ in a few words only."""
+
+    threshold: float = Field(0.8, gt=0, le=1)
+    """Jaccard similarity of the two sets of shingles."""
+    shingle: int = Field(3, ge=1)
+    """Words and signs in a shingle."""
+    num_perm: int = Field(64, ge=16)
+    """MinHash permutations."""
+    bands: int = Field(16, ge=1)
+    """LSH bands: `num_perm` is divided evenly among them."""
+    same_facts: bool = True
+    """The mathematical rule: problems whose numbers, signs (+ - * / ^ = < >) or opposite words (maximum, minimum …) differ, in order, are different problems."""
+    same_answer: bool = True
+    """Problems with different answers are different problems."""
+
+    @model_validator(mode="after")
+    def _bands_divide(self) -> "NearDuplicates":
+        if self.num_perm % self.bands:
+            raise ValueError(f"bands ({self.bands}) must divide num_perm ({self.num_perm})")
+        return self
+
+
+class PassRate(Settings):
+    """Keep problems that the base model solves sometimes: all right or all wrong teaches GRPO nothing. Needs `prepare.pass_rate`'s file."""
+
+    k: int = Field(8, ge=2)
+    """Samples a problem."""
+    above: float = Field(0.0, ge=0, lt=1)
+    """Keep rates greater than this."""
+    below: float = Field(1.0, gt=0, le=1)
+    """Keep rates less than this."""
+
+
+class Sample(Settings):
+    """Keep `size` rows of what is left."""
+
+    size: int = Field(ge=1)
+    """How many rows."""
+    order: str | None = None
+    """A numeric column: keep the rows where it is greatest (top-n). null: at random."""
+    stratify: str | None = None
+    """A column whose shares are kept (`source`, `problem_type`); null: none."""
+
+
+class PrepareSettings(Settings):
+    """The `prepare` section of a variant."""
+
+    datasets: list[DatasetPart] = Field(min_length=1)
+    """What to train on; several make a mixture."""
+    keep_columns: list[str] = []
+    """Further columns to hand to the rewards as they are, e.g. `verification_info`."""
+    max_text_chars: int = Field(1_000_000, ge=1)
+    """A problem, solution or answer longer than this is a damaged file and stops the stage."""
+    require_solution: bool = False
+    """Drop rows without a solution too (a problem and an answer are always needed)."""
+    question_types: list[str | None] | None = None
+    """Values of `question_type` to keep, null for rows that have none; null: all."""
+    problem_types: list[str | None] | None = None
+    """Values of `problem_type` to keep, null for rows that have none; null: all."""
+    sources: list[str | None] | None = None
+    """Values of `source` to keep, null for rows that have none; null: all."""
+    verified_trace: VerifiedTrace | None = None
+    """Ask for traces that were judged right; null: do not."""
+    self_contained: bool = True
+    """Drop problems that need a figure, or refer to another part or problem."""
+    choices: Literal["keep", "drop"] = "drop"
+    """Problems that list answers to choose from (A), (B) …: a letter can be guessed."""
+    answer: AnswerFilter | None = AnswerFilter()
+    """What a gold answer has to be; null: anything that is not empty."""
+    contradictions: bool = True
+    """Drop problems that occur with different answers."""
+    exact_duplicates: bool = True
+    """Keep one of problems that are equal after normalisation."""
+    contamination: Contamination | None = Contamination()
+    """Drop what occurs in any of the variant's benchmarks; null: do not."""
+    near_duplicates: NearDuplicates | None = NearDuplicates()
+    """Keep one of problems that are nearly equal; null: keep all."""
+    max_prompt_tokens: int | None = Field(512, ge=1)
+    """Longest prompt in tokens of the model's tokenizer, chat template and system prompt included; null: any."""
+    pass_rate: PassRate | None = None
+    """Ask for problems that the base model solves sometimes; null: do not."""
+    sample: Sample | None = None
+    """Keep this many; null: all."""
+    validation: int = Field(0, ge=0)
+    """Rows to hold back for choosing a checkpoint; whole clusters of near duplicates, so none has a twin in training."""
+    seed: int = 42
+    """Decides sampling, validation split and order, by a hash of (seed, uuid): rows added later do not reorder the rest."""
+
+
+class BenchmarkProblems(Settings, extra="ignore"):
+    """What decontamination needs to know of a benchmark: a part of `evaluate`'s `BenchmarkSettings`."""
+
+    dataset: str
+    """Name of the data set in `config/assets.yaml`."""
+    files: str = "**/*"
+    """Its files (parquet, jsonl, json, csv) as a glob below the repository's root."""
+    problem_column: str = "problem"
+    """The column that holds the problem."""
+
+
+class StageSettings(Settings):
+    """All that decides what this stage writes."""
+
+    chat: Chat = Chat()
+    """How a problem becomes a prompt."""
+    prepare: PrepareSettings
+    """The funnel."""
+    model: str
+    """Name of the model in `config/assets.yaml`, for its tokenizer."""
+    benchmarks: dict[str, BenchmarkProblems] = {}
+    """Benchmarks to keep out of the training data."""
