@@ -1,4 +1,7 @@
-"""A pool of worker processes that verify answers, each with a hard limit in time and memory.
+"""A pool of worker processes that verify answers, each with a hard limit in CPU time and memory.
+
+Verifying never waits for anything, so its CPU time is its time: a verdict does not depend on what else the machine
+does. The batch as a whole is bounded by the clock.
 
 Why not a library's pool: a start by multiprocessing imports the trainer's main module, and with it torch, into every
 worker; and a pool whose workers share a queue has locks that a killed worker can hold. Here each worker has two pipes
@@ -8,6 +11,7 @@ of its own and gets its next item when it has answered the last, so that killing
 import atexit
 import json
 import logging
+import math
 import os
 import selectors
 import subprocess
@@ -21,7 +25,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT = 120.0
-"""Seconds that a worker may take to import SymPy and report: a machine under load, not a fault of any text."""
+"""CPU seconds that a worker may take to import SymPy and report."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Result:
 class _Worker:
     """One process; ``index`` is the item it is at, ``golds`` those that it has read."""
 
-    def __init__(self, step_seconds: int, memory_mb: int):
+    def __init__(self, step_seconds: float, memory_mb: int):
         command = [sys.executable, "-P", str(Path(__file__).with_name("verify.py"))]
         self.process = subprocess.Popen(
             [*command, str(step_seconds), str(memory_mb), str(os.getpid())],
@@ -64,7 +68,21 @@ class _Worker:
         self.index: int | None = None
         self.gold: tuple[str, str] | None = None
         self.golds: set[tuple[str, str]] = set()
-        self.started = self.deadline = 0.0
+        self.started = self.deadline = self.cpu_limit = 0.0
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process so far; infinite if it has ended."""
+        try:
+            with open(f"/proc/{self.process.pid}/stat") as stream:
+                fields = stream.read().rpartition(")")[2].split()
+        except FileNotFoundError:
+            return math.inf
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def allow(self, seconds: float) -> None:
+        """Give it ``seconds`` of CPU time from now; `deadline` is the earliest moment at which they can be used up."""
+        self.cpu_limit = self.cpu_seconds() + seconds
+        self.deadline = time.monotonic() + seconds
 
     def end(self) -> None:
         self.process.kill()
@@ -89,8 +107,8 @@ class Pool:
         atexit.register(self.close)
 
     def _start(self) -> None:
-        worker = _Worker(max(1, int(self.timeout / 2)), self.memory_mb)
-        worker.deadline = time.monotonic() + START_TIMEOUT
+        worker = _Worker(self.timeout / 2, self.memory_mb)
+        worker.allow(START_TIMEOUT)
         self.workers.append(worker)
         self.selector.register(worker.stdout, selectors.EVENT_READ, worker)
 
@@ -168,7 +186,8 @@ class Pool:
                     worker.index = waiting[gold].popleft()
                     if not waiting[gold]:
                         del waiting[gold]
-                    worker.gold, worker.started, worker.deadline = gold, now, now + self.timeout
+                    worker.gold, worker.started = gold, now
+                    worker.allow(self.timeout)
                     item = items[worker.index]
                     message = json.dumps([item.gold, item.text, item.rule]).encode() + b"\n"
                     try:
@@ -178,7 +197,10 @@ class Pool:
                         worker.index = None
                         replace(worker, "ended")
                 elif (worker.index is not None or not worker.ready) and now >= worker.deadline:
-                    replace(worker, "timeout")
+                    if (left_cpu := worker.cpu_limit - worker.cpu_seconds()) <= 0:
+                        replace(worker, "timeout")
+                    else:
+                        worker.deadline = now + max(left_cpu, 0.01)
             if now >= end:
                 break
             busy = [w.deadline for w in self.workers if w.index is not None or not w.ready]
@@ -194,7 +216,7 @@ class Pool:
                         worker.ready = True
                     elif line == "gold":  # read within its time; the answer gets its own
                         worker.golds.add(worker.gold)
-                        worker.deadline = time.monotonic() + self.timeout
+                        worker.allow(self.timeout)
                     else:
                         finish(worker, *line)
         for worker in list(self.workers):

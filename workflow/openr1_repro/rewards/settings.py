@@ -87,13 +87,13 @@ class RewardSettings(Settings):
 
     verify_workers: int | None = Field(None, gt=0)
     """Processes that verify answers, for each training process; null: this process's share of the cores."""
-    verify_timeout: float = Field(10.0, ge=2)
-    """Seconds for one answer, after which its worker is killed and the answer counts as wrong. math-verify itself gives
-    up a single step at half of it, which is open-r1's 5 seconds at the default."""
+    verify_timeout: float = Field(10.0, gt=0)
+    """CPU seconds for one answer, after which its worker is killed and the answer counts as wrong. math-verify itself
+    gives up a single step at half of it, which is open-r1's 5 seconds at the default."""
     verify_memory_mb: int = Field(1024, gt=0)
     """Memory that verifying one answer may take beyond what a worker has when it starts."""
     verify_batch_timeout: float = Field(120.0, gt=0)
-    """Seconds for a batch of answers; those not judged by then get no reward (None)."""
+    """Seconds by the clock for a batch of answers; those not judged by then get no reward (None)."""
     code_test_timeout: float = Field(5.0, gt=0)
     """Seconds for one test case of `code` and `binary_code`."""
     code_memory_mb: int = Field(512, gt=0)

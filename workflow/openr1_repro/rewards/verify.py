@@ -22,12 +22,12 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
+import math_verify.grader as grader
 import math_verify.parser as parser
 import sympy
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.errors import TimeoutException
-from math_verify.utils import timeout
 
 
 def _answer_config(boxed: Any) -> LatexExtractionConfig:
@@ -78,10 +78,31 @@ def _read_latex(latex: str) -> Any:
     return _parse_latex(latex) if number is None else number
 
 
+def cpu_timeout(timeout_seconds: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """math-verify's ``timeout``, counting this process's CPU time: a busy machine must not turn an answer wrong."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise TimeoutException("Operation timed out!")
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        def limited(*arguments: Any, **named: Any) -> Any:
+            signal.signal(signal.SIGPROF, stop)
+            signal.setitimer(signal.ITIMER_PROF, timeout_seconds)
+            try:
+                return function(*arguments, **named)
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+
+        return limited
+
+    return decorate
+
+
 parser.parse_latex_cached = _read_latex
+parser.timeout = grader.timeout = cpu_timeout
 
 
-def read_gold(gold: str, rule: str, seconds: int) -> list[Any]:
+def read_gold(gold: str, rule: str, seconds: float) -> list[Any]:
     """What math-verify finds in a gold text: an expression and its text, or an empty list."""
     if rule == "accuracy":
         return parse(gold, extraction_mode="first_match", parsing_timeout=seconds)
@@ -130,7 +151,7 @@ def locate(text: str) -> re.Match[str] | None:
 class Verifier:
     """Golds that were read and answers that were compared, kept while they are likely to come again."""
 
-    def __init__(self, seconds: int, size: int = 4096):
+    def __init__(self, seconds: float, size: int = 4096):
         self.seconds = seconds
         self.size = size
         self.golds: OrderedDict[tuple[str, str], list[Any]] = OrderedDict()
@@ -163,7 +184,7 @@ class Verifier:
     def _attempt(self, function: Callable[..., Any], *arguments: Any) -> Any:
         # As math-verify's parse(): a step that fails or takes too long finds nothing.
         try:
-            return timeout(timeout_seconds=self.seconds)(function)(*arguments)
+            return cpu_timeout(self.seconds)(function)(*arguments)
         except MemoryError:
             raise
         except Exception:
@@ -191,11 +212,11 @@ def memory_kb(which: int) -> int:
 def main() -> None:
     """Serve: a JSON line ``[gold, text, rule]`` in; out ``"gold"`` once a new gold has been read, then the result.
 
-    Arguments: seconds for one step of math-verify, memory in MB, the parent's process id. The result is
+    Arguments: CPU seconds for one step of math-verify, memory in MB, the parent's process id. The result is
     ``[verdict, fault]``; a fault is "timeout" or "memory", the verdict then wrong. A worker that has grown ends by
     itself after answering.
     """
-    seconds, memory_mb, parent = map(int, sys.argv[1:])
+    seconds, memory_mb, parent = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives the trainer, however that ends
     if os.getppid() != parent:
         return
