@@ -51,7 +51,7 @@ lint: $(VENV)/.ready .envs/lint/.ready  ## ruff, snakefmt, mypy, snakemake --lin
 	.envs/lint/bin/ruff format --check .
 	.envs/lint/bin/snakefmt --check Snakefile workflow/rules
 	.envs/lint/bin/mypy --python-executable $(BIN)/python
-	python benchmarks/../workflow/scripts/lint_workflow.py
+	python workflow/scripts/lint_workflow.py
 
 bench: $(VENV)/.ready  ## benchmarks against peers; rows go to benchmarks/results (see the head of each file for what it needs)
 	cd benchmarks && for file in download prepare rewards; do python $$file.py || exit 1; done
