@@ -1,13 +1,14 @@
 """Files of a repository: which are wanted, which are refused, and whether the bytes are right."""
 
-import fnmatch
 import hashlib
 import json
 import os
+import re
 import shutil
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ class SourceError(Exception):
 
 @dataclass(frozen=True)
 class File:
-    """One file as its source announces it: ``size`` in bytes, and the hash that the source knows (``git_sha1``: git's blob id)."""
+    """One file as its source announces it: ``size`` in bytes, and the hash that the source knows (``git_sha1``: git's
+    blob id)."""
 
     path: str
     size: int
@@ -58,10 +60,9 @@ def choose(files: Iterable[File], asset: AssetSettings, pinned: list[dict[str, A
     """The files of a repository to fetch, sorted by path; with ``pinned`` (files of a lock entry) exactly those.
 
     Raises:
-        SourceError: if a name could harm, only pickles are there, nothing matches, or the repository contradicts ``pinned``.
+        SourceError: if a name could harm, only pickles are there, nothing matches, or the repository contradicts
+        ``pinned``.
     """
-    allow = WANTED[asset.kind] if asset.allow is None else asset.allow
-    ignore = asset.ignore + (UNWANTED[asset.kind] if asset.allow is None else [])
     offered = list(files)
     wanted, refused = [], []
     for file in offered:
@@ -69,7 +70,7 @@ def choose(files: Iterable[File], asset: AssetSettings, pinned: list[dict[str, A
             raise SourceError(f"hostile file name {file.path!r}: it {trouble}")
         if not isinstance(file.size, int) or not 0 <= file.size < 2**50:
             raise SourceError(f"{file.path}: absurd size {file.size!r}")
-        if not _matches(file.path, allow) or _matches(file.path, ignore):
+        if not _is_wanted(file.path, asset):
             continue
         if file.path.lower().endswith(PICKLES) and file.path not in asset.allow_pickle:
             refused.append(file.path)
@@ -80,24 +81,31 @@ def choose(files: Iterable[File], asset: AssetSettings, pinned: list[dict[str, A
         parts = file.path.split("/")
         for depth in range(1, len(parts) + 1):
             name, is_file = "/".join(parts[:depth]), depth == len(parts)
-            # Where the file system ignores case or Unicode form, one of two such files would silently replace the other.
+            # Where the file system ignores case or Unicode form, one of two such files would silently replace the
+            # other.
             key = unicodedata.normalize("NFC", name).casefold()
             other = seen.setdefault(key, (name, is_file))
             if other != (name, is_file):
-                raise SourceError(f"hostile file names: {other[0]!r} and {file.path!r} would be one file on some file systems")
+                raise SourceError(
+                    f"hostile file names: {other[0]!r} and {file.path!r} would be one file on some file systems"
+                )
     if pinned is not None:
         return _as_pinned(offered, pinned)
     if any(file.path.endswith(".safetensors") for file in wanted):
         wanted = [file for file in wanted if not file.path.lower().endswith(PICKLES)]  # the same weights again
     elif refused and asset.kind == "model":
-        raise SourceError(f"its weights can run code when they are loaded ({', '.join(sorted(refused))}): name them in allow_pickle to take them")
+        raise SourceError(
+            f"its weights can run code when they are loaded ({', '.join(sorted(refused))}); allow_pickle takes them"
+        )
     if not wanted:
-        raise SourceError(f"none of its {len(offered)} files is among {', '.join(allow)}")
+        raise SourceError(f"none of its {len(offered)} files is among {', '.join(asset.allow or WANTED[asset.kind])}")
     return sorted(wanted, key=lambda file: file.path)
 
 
-def _matches(path: str, patterns: list[str]) -> bool:
-    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+def _is_wanted(path: str, asset: AssetSettings) -> bool:
+    allow = WANTED[asset.kind] if asset.allow is None else asset.allow
+    ignore = asset.ignore + (UNWANTED[asset.kind] if asset.allow is None else [])
+    return any(fnmatchcase(path, p) for p in allow) and not any(fnmatchcase(path, p) for p in ignore)
 
 
 def _as_pinned(offered: list[File], pinned: list[dict[str, Any]]) -> list[File]:
@@ -108,7 +116,10 @@ def _as_pinned(offered: list[File], pinned: list[dict[str, Any]]) -> list[File]:
         if file is None:
             raise SourceError(f"{entry['path']}: in the lock, not in the repository")
         if file.size != entry["size"] or (file.sha256 or entry["sha256"]) != entry["sha256"]:
-            raise SourceError(f"{entry['path']}: not the file that the lock pins ({file.size} bytes, the lock has {entry['size']}; or another hash)")
+            raise SourceError(
+                f"{entry['path']}: not the file that the lock pins ({entry['size']} bytes, here {file.size};"
+                f" SHA-256 {entry['sha256'][:12]}…, here {(file.sha256 or '?')[:12]}…)"
+            )
         chosen.append(File(file.path, file.size, entry["sha256"], file.git_sha1))
     return chosen
 
@@ -145,7 +156,8 @@ def check(path: Path, file: File) -> str:
 
 
 def is_right(path: Path, file: File) -> bool:
-    """Whether ``path`` is a plain file that holds what was announced, by hash; without a hash nothing is taken on trust."""
+    """Whether ``path`` is a plain file that holds what was announced, by hash; without a hash nothing is taken on
+    trust."""
     if path.is_symlink() or not path.is_file() or not (file.sha256 or file.git_sha1):
         return False
     try:
@@ -156,7 +168,8 @@ def is_right(path: Path, file: File) -> bool:
 
 
 def place(original: Path, target: Path) -> None:
-    """Make ``target`` the same file as ``original``: large ones as a hard link where the file system allows it, else as a copy."""
+    """Make ``target`` the same file as ``original``: large ones as a hard link where the file system allows it, else
+    as a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(".placing")
     draft.unlink(missing_ok=True)
@@ -169,18 +182,30 @@ def place(original: Path, target: Path) -> None:
     draft.replace(target)
 
 
-def check_complete(folder: Path) -> None:
-    """Check that every part that a weights index names is there.
+def check_complete(chosen: list[File], asset: AssetSettings, folder: Path) -> None:
+    """Check that every part is there that the others' names (``train-00000-of-00010``), or a weights index, speak of.
 
     Raises:
         SourceError: naming the first missing part.
     """
+    series: dict[tuple[str, str, str], dict[int, int]] = {}
+    for file in chosen:
+        if match := re.fullmatch(r"(.*-)(\d+)(-of-\d+)(\..*)", file.path):
+            before, number, of, after = match.groups()
+            series.setdefault((before, of, after), {})[int(number)] = len(number)
+    for (before, of, after), numbers in series.items():
+        parts = int(of.removeprefix("-of-"))
+        first = 1 if parts in numbers and 0 not in numbers else 0
+        for number in range(first, first + min(parts, 10_000)):
+            name = f"{before}{number:0{max(numbers.values())}}{of}{after}"
+            if number not in numbers and _is_wanted(name, asset):
+                raise SourceError(f"{name} is missing")
     for index in folder.rglob("*.index.json"):
         try:
-            parts = set(json.loads(index.read_text())["weight_map"].values())
+            parts_named = set(json.loads(index.read_text())["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # not a weights index
-        for part in sorted(parts):
+        for part in sorted(parts_named):
             if not (index.parent / part).is_file():
                 raise SourceError(f"{index.name} names {part}, which is missing")
 

@@ -1,12 +1,18 @@
 """Sources on this machine: a folder filled by hand, the embedded hub, a Python package."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from openr1_repro.download.files import File, SourceError, digests
+from openr1_repro.download.client import redact
+from openr1_repro.download.files import File, SourceError, digests, is_right, place
 from openr1_repro.download.settings import AssetSettings
+from openr1_repro.stage import digest
 
 EMBEDDED_HUB = Path(__file__).parents[2] / "resources" / "hub"
 
@@ -16,15 +22,15 @@ def folder_of(root: Path, asset: AssetSettings) -> Path:
     return root / f"{asset.kind}s" / asset.repo.replace("/", "--")
 
 
-def listing(folder: Path) -> list[File]:
-    """Every file under ``folder``, hashed. Version control and the hubs' own notes (names that begin with a dot) are left out.
+def listing(folder: Path, within: Path | None = None) -> list[File]:
+    """Every file under ``folder``, hashed; names that begin with a dot (version control, the hubs' notes) are left out.
 
     Raises:
-        SourceError: if there is no such folder, or a link in it leads out of it.
+        SourceError: if there is no such folder, or a link in it leads out of it (out of ``within``, where given).
     """
     if not folder.is_dir():
         raise SourceError(f"no folder {folder}")
-    home = folder.resolve()
+    home = (within or folder).resolve()
     found = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -38,6 +44,27 @@ def listing(folder: Path) -> list[File]:
     return found
 
 
+def fetch(
+    asset: AssetSettings, source: str, folder: Path, work: Path, choose: Callable[[list[File]], list[File]]
+) -> tuple[str, str, list[dict[str, Any]]]:
+    """Copy what ``choose`` picks into ``work/files``; gives repository, revision, and each file's manifest entry.
+
+    Raises:
+        SourceError: if this source cannot.
+    """
+    if source == "package":
+        repository, revision, origin = _build(asset, work / "built")
+    else:
+        origin = folder_of(EMBEDDED_HUB if source == "embedded" else folder, asset)
+        repository, revision = asset.repo, None
+    chosen = choose(listing(origin))
+    for file in chosen:
+        if not is_right(work / "files" / file.path, file):
+            place(origin / file.path, work / "files" / file.path)
+    entries = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in chosen]
+    return repository, revision or f"content-{digest(entries)}", entries
+
+
 _BUILD = """
 import importlib, json, pathlib, sys
 from importlib.metadata import version
@@ -48,16 +75,12 @@ pathlib.Path(destination + ".version").write_text(version(requirement))
 """
 
 
-def build(asset: AssetSettings, destination: Path) -> str:
-    """Have the asset's builder write its files into ``destination``, in a Python with the locked packages; give the package's version.
-
-    Raises:
-        SourceError: with the last line that the builder, or the installer, said.
-    """
-    import json
-
+def _build(asset: AssetSettings, destination: Path) -> tuple[str, str, Path]:
+    """Have the asset's builder write its files into ``destination``, in a Python with the locked packages."""
     package = asset.package
-    assert package is not None
+    if package is None:
+        raise SourceError("the asset has no key package")
+    shutil.rmtree(destination, ignore_errors=True)
     destination.mkdir(parents=True)
     command = ["uv", "run", "--quiet", "--no-project", "--isolated", "--python", sys.executable]
     command += ["--with-requirements", package.requirements, "python", "-c", _BUILD]
@@ -66,7 +89,7 @@ def build(asset: AssetSettings, destination: Path) -> str:
     try:
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     except FileNotFoundError:
-        raise SourceError("uv is not installed; it fetches the package") from None
+        raise SourceError("uv, which installs the package, is not on the path") from None
     if done.returncode:
-        raise SourceError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
-    return Path(f"{destination}.version").read_text()
+        raise SourceError(redact((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]))
+    return package.requirement, Path(f"{destination}.version").read_text(), destination

@@ -57,9 +57,11 @@ class DownloadSettings(Settings):
     """The hubs: in which order, where, how patiently."""
 
     sources: list[Source] = ["folder", "huggingface", "mirror", "modelscope"]
-    """Where to look for an asset that does not say it itself. A source that is not configured, or holds nothing, is passed over."""
+    """Where to look for an asset that does not say it itself. A source that is not configured, or holds nothing, is
+    passed over."""
     folder: str = "downloads"
-    """Files put there by hand, as ``models/organization--name/…`` and ``datasets/organization--name/…``, are used first."""
+    """Files put there by hand, as ``models/organization--name/…`` and ``datasets/organization--name/…``, are used
+    first."""
     huggingface_endpoint: str | None = None
     """Address of the Hugging Face hub; null: the client's own (``HF_ENDPOINT``, else huggingface.co)."""
     mirrors: list[str] = []
@@ -75,7 +77,8 @@ class DownloadSettings(Settings):
     stall_bytes_per_second: int = Field(default=1024, ge=0)
     """Less than this, over ``stall_seconds``, is next to nothing."""
     retries: int = Field(default=4, ge=0)
-    """How often a request that failed for a passing reason (429, 5xx, a cut connection) is repeated, with growing pauses."""
+    """How often a request that failed for a passing reason (429, 5xx, a cut connection) is repeated, with growing
+    pauses."""
     max_wait_seconds: float = Field(default=60, ge=0)
     """A hub that asks to wait longer than this (``Retry-After``) is left for the next source."""
     workers: int = Field(default=8, ge=1)

@@ -1,0 +1,148 @@
+"""The Hugging Face hub, or a mirror of it, through ``huggingface_hub``: run by ``client.py``'s protocol.
+
+``hf_hub_download`` begins a file anew after an interruption (since 1.x its partial file's name is random), so the
+same three steps are taken here with the client's own parts: where the file is and what its hash is, then ``http_get``
+from the byte that is missing.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+import httpx
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_cached_repo_tree,
+    get_hf_file_metadata,
+    hf_hub_url,
+    set_client_factory,
+    snapshot_download,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers
+
+from openr1_repro.download.client import EndedEarly, Hub, Order, serve
+from openr1_repro.download.files import File, SourceError
+from openr1_repro.download.local import listing
+
+# The client's 10 MB would show no progress on a slow line, and lose as much when killed.
+constants.DOWNLOAD_CHUNK_SIZE = 2**18
+
+
+def _raise_at_once(response: httpx.Response) -> None:
+    """The client sleeps on some of these answers without a word; here the waiting is done, and told, by
+    ``client.py``."""
+    if response.status_code in (408, 429) or response.status_code >= 500:
+        raise HfHubHTTPError(f"HTTP status {response.status_code}", response=response)
+
+
+class _Sink:
+    """The partial file as ``http_get`` writes it: hashed and counted on the way, and never longer than announced."""
+
+    def __init__(self, stream: IO[bytes], file: File, count: Callable[[int], None]):
+        self.stream, self.file, self.count = stream, file, count
+        self.restart(0)
+
+    def restart(self, size: int) -> None:
+        self.size, self.hash = size, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.size += len(data)
+        if self.size > self.file.size:
+            raise SourceError(f"{self.file.path}: more bytes than the {self.file.size} announced")
+        self.hash.update(data)
+        self.count(len(data))
+        return self.stream.write(data)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.stream.seek(offset, whence)
+
+    def truncate(self) -> int:
+        """The server sends the whole file although a part was asked for."""
+        self.count(-self.size)
+        self.restart(0)
+        return self.stream.truncate()
+
+
+def _file(path: str, size: int, lfs: Any, blob_id: str) -> File:
+    """Large files are announced with their SHA-256 (their blob id is a pointer's), others with their own blob id."""
+    return File(path, size, lfs["sha256"] if lfs else None, None if lfs else blob_id)
+
+
+def connect(order: Order) -> Hub:
+    """The hub that ``order`` names."""
+    offline = constants.is_offline_mode()
+    if not offline:
+        timeout = httpx.Timeout(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        set_client_factory(
+            lambda: httpx.Client(follow_redirects=True, timeout=timeout, event_hooks={"response": [_raise_at_once]})
+        )
+    headers = build_hf_headers(library_name="openr1-repro")
+    commit = order.revision
+
+    def list_files() -> tuple[str, list[File]]:
+        nonlocal commit
+        if offline:
+            folder = Path(
+                snapshot_download(order.repo, repo_type=order.kind, revision=order.revision, local_files_only=True)
+            )
+            commit = folder.name
+            if order.pinned:
+                return commit, listing(folder, within=folder.parent.parent)  # the lock says what is whole
+            tree = get_cached_repo_tree(order.repo, repo_type=order.kind, revision=commit)
+            return commit, [_file(f.path, f.size, f.lfs, f.blob_id) for f in tree]
+        api = HfApi(endpoint=order.endpoint, library_name="openr1-repro")
+        info: Any = api.repo_info(order.repo, repo_type=order.kind, revision=order.revision, files_metadata=True)
+        commit = info.sha
+        return commit, [_file(f.rfilename, f.size, f.lfs, f.blob_id) for f in info.siblings or []]
+
+    def cached(file: File) -> Path | None:
+        found = try_to_load_from_cache(order.repo, file.path, revision=commit, repo_type=order.kind)
+        return Path(found) if isinstance(found, str) else None
+
+    def fetch(file: File, partial: Path, target: Path, count: Callable[[int], None]) -> str | None:
+        url = hf_hub_url(order.repo, file.path, repo_type=order.kind, revision=commit, endpoint=order.endpoint)
+        said = get_hf_file_metadata(url, endpoint=order.endpoint, headers=headers)
+        if said.commit_hash not in (None, commit):
+            raise SourceError(f"{file.path}: comes from commit {said.commit_hash}, asked was {commit}")
+        if said.size not in (None, file.size):
+            raise SourceError(f"{file.path}: announced with {file.size} bytes, then with {said.size}")
+        if file.sha256 and said.etag and len(said.etag) == 64 and said.etag != file.sha256:
+            raise SourceError(f"{file.path}: announced with two hashes, {file.sha256[:12]}… and {said.etag[:12]}…")
+        same_host = urlsplit(said.location).hostname == urlsplit(url).hostname
+        with open(partial, "ab+") as stream:
+            if stream.tell() > file.size:
+                stream.truncate(0)
+            sink = _Sink(stream, file, count)
+            stream.seek(0)
+            while block := stream.read(2**20):
+                sink.hash.update(block)
+                sink.size += len(block)
+            count(sink.size)
+            try:
+                http_get(
+                    said.location, sink, resume_size=sink.size, expected_size=file.size,
+                    headers=headers if same_host else {k: v for k, v in headers.items() if k != "authorization"},
+                )  # fmt: skip
+            except BaseException as error:
+                count(-sink.size)
+                if isinstance(error, OSError) and "Consistency check" in str(error):
+                    raise EndedEarly(f"{file.path}: ended after {sink.size} of {file.size} bytes") from None
+                raise
+        partial.replace(target)
+        sha256 = sink.hash.hexdigest()
+        return sha256 if sha256 == file.sha256 else None
+
+    return Hub(list_files, cached, fetch)
+
+
+if __name__ == "__main__":
+    serve(connect)

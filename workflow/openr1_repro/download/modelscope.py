@@ -1,0 +1,76 @@
+"""ModelScope through ``modelscope``: run by ``client.py``'s protocol."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from modelscope.hub.api import HubApi
+from modelscope.hub.callback import ProgressCallback
+from modelscope_hub.errors import FileIntegrityError
+
+from openr1_repro.download.client import Hub, Order, serve
+from openr1_repro.download.files import File, SourceError
+from openr1_repro.download.local import listing
+
+
+def connect(order: Order) -> Hub:
+    """The hub that ``order`` names."""
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    api: Any = HubApi(endpoint=order.endpoint)
+    revision = order.revision
+
+    def list_files() -> tuple[str, list[File]]:
+        if offline:
+            return revision, listing(
+                api.download_repo(order.repo, order.kind, revision=revision, local_files_only=True)
+            )
+        entries = [
+            e for e in api.legacy.list_repo_files(order.repo, order.kind, revision=revision) if e.get("Type") != "tree"
+        ]
+        if link := next((e["Path"] for e in entries if str(e.get("Mode")) in ("40960", "120000")), None):
+            raise SourceError(f"{link}: a link, which is not followed")
+        # Branches move; the newest commit that touched a file is the commit of what is listed.
+        newest: dict[str, Any] = max(entries, key=lambda e: e.get("CommittedDate") or 0, default={})
+        commit = str(newest.get("Revision") or "")
+        files = [File(e["Path"], e["Size"], e.get("Sha256") or None) for e in entries]
+        return commit if re.fullmatch(r"[0-9a-f]{40}", commit) else revision, files
+
+    def cached(file: File) -> Path | None:
+        try:
+            return api.download_file(order.repo, order.kind, file.path, revision=revision, local_files_only=True)
+        except Exception:  # the client has several ways to say that it is not there
+            return None
+
+    def fetch(file: File, partial: Path, target: Path, count: Callable[[int], None]) -> str | None:
+        counted = 0
+
+        class Counting(ProgressCallback):
+            def update(self, size: int) -> None:
+                nonlocal counted
+                counted += size
+                count(size)
+
+        folder = Path(str(target).removesuffix(file.path))
+        try:
+            # The client goes on from <target>.incomplete, which is ``partial``, and checks size and hash.
+            api.downloader.download_file(
+                order.repo, order.kind, file.path, revision=revision, local_dir=folder,
+                file_size=file.size, expected_sha256=file.sha256, progress_callbacks=[Counting],
+            )  # fmt: skip
+        except BaseException as error:
+            count(-counted)
+            if isinstance(error, FileIntegrityError):
+                newer = {f.path: f for f in list_files()[1]}.get(file.path)
+                if newer != file:
+                    raise SourceError(f"{file.path}: changed at the hub while it was fetched", again=True) from None
+                raise SourceError(f"{file.path}: wrong bytes or a wrong length: {error.message}") from None
+            raise
+        return file.sha256
+
+    return Hub(list_files, cached, fetch)
+
+
+if __name__ == "__main__":
+    serve(connect)
