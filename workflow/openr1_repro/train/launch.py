@@ -1,0 +1,146 @@
+"""Starting and watching the training processes: accelerate's config, the child, its heartbeats, its end."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from openr1_repro.stage import UserError, write_json
+from openr1_repro.train.process import die_with_parent
+from openr1_repro.train.settings import TrainSettings
+
+POLL_SECONDS = 0.2
+
+
+def accelerate_config(settings: TrainSettings) -> dict[str, Any]:
+    """accelerate's config file for ``settings``: the variant's keys as they are, and what must be said for the rest.
+
+    The file is JSON, which is YAML. Several processes on CPUs are launched as MULTI_GPU: accelerate has torchrun start ranks for that
+    type alone, and each rank finds out from `use_cpu` that it is on a CPU.
+    """
+    several = settings.num_processes > 1
+    config: dict[str, Any] = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU" if several else "NO",
+        "num_processes": settings.num_processes,
+        "num_machines": 1,
+        "mixed_precision": "bf16" if settings.option("bf16") is not False and settings.uses_gpus else "no",
+        "use_cpu": not settings.uses_gpus,
+        "main_process_port": 0 if several else None,
+        **settings.accelerate,
+    }
+    if config["num_machines"] > 1:  # each machine runs the same command; SLURM says which one this is
+        config.setdefault("machine_rank", int(os.environ.get("SLURM_NODEID", "0")))
+        config["main_process_port"] = config["main_process_port"] or 29500
+    return {name: value for name, value in config.items() if value is not None}
+
+
+@contextlib.contextmanager
+def stopping_at_signals(work: Path) -> Iterator[Callable[[], str | None]]:
+    """While inside, SIGTERM, SIGINT and SIGUSR1 write ``<work>/stop``: training saves at the end of its step and ends.
+
+    Yields:
+        A function that names the signal that came, None if none did.
+    """
+    came: list[str] = []
+
+    def on_signal(number: int, frame: Any) -> None:
+        came.append(signal.Signals(number).name)
+        (work / "stop").touch()
+        print(f"{came[-1]}: saving at the end of this step, then stopping", flush=True)
+
+    old = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield lambda: came[0] if came else None
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def in_new_session() -> None:
+    """In a child, before its program starts: die with the supervisor, and leave its signals to it."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    die_with_parent()
+
+
+def run_training(
+    settings: TrainSettings,
+    work: Path,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    locks: Sequence[int] = (),
+    others: Mapping[str, "subprocess.Popen[bytes]"] | None = None,
+    module: str = "openr1_repro.train.grpo",
+) -> int:
+    """Run ``module`` under ``accelerate launch`` until it ends.
+
+    Args:
+        settings: what to launch.
+        work: folder of the heartbeats; ``accelerate.json`` is written there.
+        arguments: for the module.
+        environment: added to this process's own.
+        locks: file descriptors that the children must keep open (see ``gpus.lease``).
+        others: processes that must outlive training, by name (the vLLM server).
+        module: what every rank runs.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UserError: if a rank hangs or one of ``others`` dies; everything started here is ended first.
+    """
+    write_json(work / "accelerate.json", accelerate_config(settings))
+    for beat in (work / "heartbeat").glob("rank-*"):
+        beat.unlink()
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(work / "accelerate.json"), "--quiet"]
+    command += ["-m", module, *arguments]
+    threads = max(1, (os.cpu_count() or 1) // settings.num_processes)
+    child = subprocess.Popen(
+        command,
+        env={"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **os.environ, **environment},
+        start_new_session=True,
+        pass_fds=locks,
+        preexec_fn=in_new_session,
+    )
+    try:
+        while child.poll() is None:
+            time.sleep(POLL_SECONDS)
+            for name, process in (others or {}).items():
+                if process.poll() is not None:
+                    raise UserError(f"{name} ended by itself (exit status {process.returncode}): its log is {work / 'vllm.log'}")
+            hung = hung_ranks(work, settings.watchdog_minutes * 60)
+            if hung:
+                os.killpg(child.pid, signal.SIGUSR2)  # each rank prints where it stands
+                time.sleep(2.0)
+                raise UserError(
+                    f"no progress for {settings.watchdog_minutes:g} minutes: " + "; ".join(hung) + ". The ranks' stacks stand above."
+                    " If steps are this long, raise `watchdog_minutes`; else a rank or the network between GPUs hangs: rerun to resume"
+                )
+        return child.returncode
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # ranks that a dead launcher left behind, too
+        child.wait()
+
+
+def hung_ranks(work: Path, seconds: float) -> list[str]:
+    """The ranks whose heartbeat is older than ``seconds``, each with its last word."""
+    now = time.time()
+    return [
+        f"{beat.name} has been at `{beat.read_text()}`"
+        for beat in sorted((work / "heartbeat").glob("rank-*"))
+        if now - beat.stat().st_mtime > seconds
+    ]
+
+
+def diagnosis(work: Path) -> str | None:
+    """What the training itself said when it stopped, None if it said nothing."""
+    failure = work / "failure.json"
+    return json.loads(failure.read_text())["message"] if failure.exists() else None
