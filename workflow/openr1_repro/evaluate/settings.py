@@ -79,7 +79,7 @@ class EvaluateSettings(Settings):
     """vLLM: seed each request; false: only the engine, faster with samplers that draw row by row, but a resumed run then continues
     with other draws."""
     score_timeout: float = Field(30, gt=0)
-    """Seconds after which the process that judges a sample is killed and the sample counts as wrong."""
+    """Seconds of processor time after which the process that judges a sample is killed and the sample counts as wrong."""
     score_memory: int = Field(2048, ge=256)
     """MiB that judging one sample may take."""
 
