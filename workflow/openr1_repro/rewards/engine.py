@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
 import math
 import os
@@ -12,14 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from openr1_repro.rewards import functions
+from openr1_repro.rewards import contests, functions, programs
 from openr1_repro.rewards.functions import Completions, Rewards
+from openr1_repro.rewards.piston import Piston, piston_judge
 from openr1_repro.rewards.pool import Item, Pool, Result
+from openr1_repro.rewards.remote import e2b_judge, morph_judge, router_judge
 from openr1_repro.rewards.settings import RewardSettings
 from openr1_repro.stage import UserError
 
 CACHED = 65536
 """Verdicts that are remembered: more than the completions of any step, so that rewards that share one find it."""
+CACHED_PROGRAMS = 1024
 
 
 @dataclass
@@ -41,16 +45,22 @@ class RewardSet:
         self.reward_funcs: list[Callable[..., Rewards]] = []
         self._samples: dict[str, _Samples] = {}
         self._verdicts: OrderedDict[bytes, Result] = OrderedDict()
+        self._shares: OrderedDict[programs.Program, float | None] = OrderedDict()
         self._pool: Pool | None = None
         for name in settings.reward_funcs:
-            self._add(name, own_reward(name) if ":" in name else getattr(self, f"_{name}"))
+            self._add(name.rpartition(":")[2], own_reward(name) if ":" in name else getattr(self, f"_{name}"))
         if settings.repetition_language == "zh" and importlib.util.find_spec("jieba") is None:
             raise UserError("repetition_language: zh needs the package jieba: pip install jieba")
         if {"accuracy", "length", "cosine"} & set(settings.reward_funcs):
             workers = settings.verify_workers or local_share_of_cores()
+            # waits for no worker: they import SymPy while the trainer loads its model
             self._pool = Pool(
                 workers, settings.verify_timeout, settings.verify_memory_mb, settings.verify_batch_timeout
             )
+        if {"code", "binary_code"} & set(settings.reward_funcs):
+            self._judge = code_judge(settings)
+        if {"ioi_code", "cf_code"} & set(settings.reward_funcs):
+            self._piston = Piston(settings.piston_endpoints)
 
     def _add(self, name: str, function: Callable[..., Rewards]) -> None:
         samples = self._samples[name] = _Samples()
@@ -64,8 +74,8 @@ class RewardSet:
             return rewards
 
         reward.__name__ = reward.__qualname__ = name
-        reward.__doc__ = function.__doc__
-        self.reward_funcs.append(reward)
+        # TRL awaits an asynchronous function of the user's own beside the others; it has no statistics here
+        self.reward_funcs.append(function if inspect.iscoroutinefunction(function) else reward)
 
     def statistics(self) -> dict[str, dict[str, float]]:
         """What each reward function gave in this process since the last call: name to mean, std, rates and latencies.
@@ -182,6 +192,62 @@ class RewardSet:
         default = self.settings.code_language
         languages = [name or default for name in language or [None] * len(completions)]
         return functions.code_format(completions, languages, self.settings.format_whole_text)
+
+    def _code(self, completions: Completions, verification_info: list[Any] | None = None, **columns: Any) -> Rewards:
+        return functions.code(self._passed_shares(completions, verification_info))
+
+    def _binary_code(
+        self, completions: Completions, verification_info: list[Any] | None = None, **columns: Any
+    ) -> Rewards:
+        return functions.binary_code(self._passed_shares(completions, verification_info))
+
+    def _passed_shares(self, completions: Completions, verification_info: list[Any] | None) -> Rewards:
+        s = self.settings
+        if verification_info is None:
+            raise UserError("rewards: code needs the column verification_info (language, test_cases) in the prompts")
+        items = [
+            programs.program(completion[-1]["content"], info)
+            for completion, info in zip(completions, verification_info, strict=True)
+        ]
+        asked = {item.language for item in items if item}
+        if s.enforce_same_language and len(asked) > 1:
+            raise UserError(f"enforce_same_language: this batch asks for {', '.join(sorted(asked))}")
+        fresh = list({item: None for item in items if item and item not in self._shares})
+        shares = programs.shares(fresh, self._judge, s.parallel_code_exec_per_proc, s.code_batch_timeout)
+        self._shares.update(zip(fresh, shares, strict=True))
+        found = [self._shares[item] if item else None for item in items]
+        while len(self._shares) > CACHED_PROGRAMS:
+            self._shares.popitem(last=False)
+        return found
+
+    def _ioi_code(self, completions: Completions, **columns: Any) -> Rewards:
+        s, texts = self.settings, [completion[-1]["content"] for completion in completions]
+        problems = contests.rows(columns, len(texts))
+        return contests.ioi_scores(texts, problems, self._piston, s.code_eval_test_batch_size, s.code_batch_timeout)
+
+    def _cf_code(self, completions: Completions, **columns: Any) -> Rewards:
+        s, texts = self.settings, [completion[-1]["content"] for completion in completions]
+        problems = contests.rows(columns, len(texts))
+        return contests.cf_scores(
+            texts, problems, self._piston, s.code_eval_test_batch_size, s.code_batch_timeout,
+            s.code_eval_scoring_mode, s.cf_patch_code, s.cf_tests_folder,
+        )  # fmt: skip
+
+
+def code_judge(settings: RewardSettings) -> programs.Judge:
+    """What runs the programs of `code`, as ``code_provider`` says.
+
+    Raises:
+        UserError: if the provider cannot work here.
+    """
+    seconds, memory_mb = settings.code_test_timeout, settings.code_memory_mb
+    if settings.code_provider == "local":
+        return programs.local_judge(seconds, memory_mb)
+    if settings.code_provider == "piston":
+        return piston_judge(Piston(settings.piston_endpoints), seconds, memory_mb)
+    if settings.code_provider == "e2b":
+        return router_judge(settings.e2b_router_url, seconds) if settings.e2b_router_url else e2b_judge(seconds)
+    return router_judge(settings.morph_router_url, seconds) if settings.morph_router_url else morph_judge(seconds)
 
 
 def load(settings: RewardSettings) -> RewardSet:

@@ -200,6 +200,73 @@ def code_format(completions: Completions, languages: list[str], whole_text: bool
     ]
 
 
+def code(shares: list[float | None]) -> Rewards:
+    r"""The share of a problem's test cases that the program passes in a sandbox; None if it could not be run.
+
+    Formula: $r = \text{passed} / \text{tests}$
+    Range: [0, 1], None
+
+    The program is the last fenced block of the problem's language. A test passes if the program ends with status 0 and
+    its output has the expected lines, spaces at their ends aside; open-r1 compares only as many lines as both have. A
+    test that runs out of time fails, and so do those after it.
+
+    >>> code([0.5, None])
+    [0.5, None]
+    """
+    return list(shares)
+
+
+def binary_code(shares: list[float | None]) -> Rewards:
+    r"""1 if the program passes (more than 0.99 of) the test cases, else 0; None if it could not be run.
+
+    Formula: $r = [\text{passed} / \text{tests} > 0.99]$
+    Range: {0, 1, None}
+
+    >>> binary_code([1.0, 0.5, None])
+    [1.0, 0.0, None]
+    """
+    return [None if share is None else float(share > 0.99) for share in shares]
+
+
+def ioi_code(scores: list[list[float]], score_precision: int = 2) -> Rewards:
+    r"""The score of an IOI subtask: that of its worst test.
+
+    Formula: $r = \min_t \text{score}(t)$, rounded to the subtask's `score_precision`
+    Range: [0, 1], None
+
+    The C++ program, with the headers that models forget, goes to a Piston server, `code_eval_test_batch_size` tests at
+    a time until one scores 0. No program: 0; a server that cannot be reached: None (open-r1: 0).
+
+    >>> ioi_code([[1.0, 0.25], [1.0, 1.0], []])
+    [0.25, 1.0, 0.0]
+    """
+    return [round(min(tests, default=0.0), score_precision) for tests in scores]
+
+
+def cf_code(passed: list[tuple[int, int]], scoring_mode: str = "weighted_sum") -> Rewards:
+    r"""The score of a Codeforces problem, official and generated tests together.
+
+    Formula: pass_fail: $p = [\text{passed} = \text{tests}]$; partial: $s = \text{passed} / \text{tests}$;
+    weighted_sum: $p + s/10$. No program: $-1$; one that does not compile: $-0.1$
+    Range: [-1, 1.1], None
+
+    The program, in the row's `language`, goes to a Piston server, `code_eval_test_batch_size` tests at a time, with the
+    problem's checker. A problem without tests, or a server that cannot be reached: None.
+
+    >>> cf_code([(10, 10), (5, 10)])
+    [1.1, 0.05]
+    >>> cf_code([(10, 10), (5, 10)], scoring_mode="pass_fail")
+    [1.0, 0.0]
+    """
+    rewards: Rewards = []
+    for right, tests in passed:
+        everything, part = float(right == tests), right / tests
+        rewards.append(
+            {"pass_fail": everything, "partial": part, "weighted_sum": everything + 0.1 * part}[scoring_mode]
+        )
+    return rewards
+
+
 def _tagged(text: str, inside: list[str], whole_text: bool) -> bool:
     """Whether ``text`` is a thought and an answer that holds the strings of ``inside`` in that order.
 
