@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # stages and Snakemake itself are found here, as after `source .venv/bin/activate`
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/workflow
-ENVS := workflow train-gpu train lighteval packages test lint
+ENVS := uv workflow train-gpu train lighteval packages test lint
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce test test-all bench lint lock clean
@@ -14,10 +14,11 @@ ENVS := workflow train-gpu train lighteval packages test lint
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(VENV)/.ready: envs/workflow.txt
+$(VENV)/.ready: envs/workflow.txt envs/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $<
 	@touch $@
 
 reproduce: $(VENV)/.ready  ## the whole experiment of config/config.yaml; run again to continue or to change something

@@ -1,4 +1,4 @@
-"""What the prepare stage can be asked for. A filter set to null is off; the order of the fields is the order of the funnel."""
+"""What the prepare stage can be asked for. A filter set to null is off; the order of fields is the order of the funnel."""
 
 from typing import Literal
 
@@ -13,15 +13,16 @@ class DatasetPart(Settings):
     asset: str
     """Name of the data set in `config/assets.yaml`."""
     files: str = "**/*.parquet"
-    """Which of its parquet files, as a glob below the repository's root: this is how a configuration is chosen (OpenR1-Math-220k: `data/train-*`, `extended/train-*`, `all/*`)."""
+    """Which of its parquet files, as a glob below the repository's root: this is how a configuration is chosen
+    (OpenR1-Math-220k: `data/train-*`, `extended/train-*`, `all/*`)."""
     weight: float = Field(1.0, gt=0, le=1)
-    """Share of the rows that are left after all filters to keep, drawn at random (the meaning of `weight` in open-r1's `dataset_mixture`)."""
-    columns: dict[str, str] = {}
-    """Where this data set's columns have other names: `{problem: question}` reads its column `question` as `problem`."""
+    """Share to keep of the rows that are left after all filters, drawn at random: `weight` of open-r1's mixtures."""
+    columns: dict[str, str] = Field({})
+    """Where columns have other names: `{problem: question}` reads this data set's `question` as `problem`."""
 
 
 class VerifiedTrace(Settings):
-    """Keep a problem only if at least `min` of its published traces are right: nobody can verify a problem that no one solved."""
+    """Keep a problem only if enough of its published traces are right: an answer that no trace found may be wrong."""
 
     columns: list[str] = Field(["correctness_math_verify", "correctness_llama"], min_length=1)
     """Boolean lists, an entry a trace; a trace is right if any of them says so."""
@@ -36,10 +37,12 @@ class AnswerFilter(Settings):
 
     max_chars: int = Field(200, ge=1)
     """Longest answer, in characters: longer ones are proofs or essays."""
-    reject: list[str] = ["proof", "notfound", "not found", "none", "n/a", "na", "nan", "null", "unknown", "undefined", "no answer", "see solution"]
-    """Texts, compared without case, that stand for a missing answer."""
+    reject: list[str] = Field(
+        ["proof", "notfound", "not found", "none", "n/a", "na", "nan", "null", "unknown", "no answer", "see solution"]
+    )
+    """Texts, compared without case, that stand for a missing answer; math-verify reads them as products of letters."""
     parse: bool = True
-    """Let math-verify parse every distinct answer, and keep it only if the answer in a box is judged equal to itself."""
+    """Let math-verify parse every distinct answer; keep it only if the answer in a box is judged equal to itself."""
     timeout: float = Field(20.0, gt=0)
     """Seconds before the process that parses one answer is killed; the answer is then dropped."""
 
@@ -50,26 +53,27 @@ class Contamination(Settings):
     benchmarks: list[str] | None = None
     """Which (files of config/benchmarks/); null: those that the variant is evaluated on."""
     ngram: int | None = Field(8, ge=1)
-    """Words in a row that a problem shares with a benchmark problem (s1 and open-r1: 8). null: containment only, for data made
-    from templates, where eight words in a row mean nothing."""
+    """Words in a row that a problem shares with a benchmark problem (s1 and open-r1: 8). null: containment only, for
+    data made from templates, where eight words in a row mean nothing."""
     containment_chars: int | None = Field(40, ge=1)
-    """Letters, digits and signs (without spaces and LaTeX markup) above which a problem that contains a benchmark problem, or is contained in one,
-    is dropped; shorter ones are dropped if equal. null: n-grams only, as open-r1."""
+    """A problem that contains a benchmark problem of so many letters, digits and signs (spaces and markup do not
+    count), or is contained in one, is dropped; a shorter one only if equal. null: n-grams only, as open-r1."""
 
 
 class NearDuplicates(Settings):
-    """Drop all but one of problems that differ in a few words only."""
+    """Keep one of problems that differ in a few words only."""
 
     threshold: float = Field(0.8, gt=0, le=1)
     """Jaccard similarity of the two sets of shingles."""
     shingle: int = Field(3, ge=1)
-    """Words and signs in a shingle."""
+    """Words, numbers and signs in a shingle."""
     num_perm: int = Field(64, ge=16)
     """MinHash permutations."""
     bands: int = Field(16, ge=1)
-    """LSH bands: `num_perm` is divided evenly among them."""
+    """LSH bands, among which `num_perm` is divided."""
     same_facts: bool = True
-    """The mathematical rule: problems whose numbers, signs (+ - * / ^ = < >) or opposite words (maximum, minimum …) differ, in order, are different problems."""
+    """The mathematical rule: problems whose numbers, signs (+ - * / ^ = < >) or telling words (maximum, even, sin,
+    three …) differ, in their order, are different problems."""
     same_answer: bool = True
     """Problems with different answers are different problems."""
 
@@ -81,7 +85,7 @@ class NearDuplicates(Settings):
 
 
 class PassRate(Settings):
-    """Keep problems that the base model solves sometimes: all right or all wrong teaches GRPO nothing. Needs `prepare.pass_rate`'s file."""
+    """Keep problems that the base model solves sometimes: all right or all wrong teaches GRPO nothing."""
 
     k: int = Field(8, ge=2)
     """Samples a problem."""
@@ -89,6 +93,12 @@ class PassRate(Settings):
     """Keep rates greater than this."""
     below: float = Field(1.0, gt=0, le=1)
     """Keep rates less than this."""
+    max_new_tokens: int = Field(2048, ge=1)
+    """Tokens a sample may take: training's `max_completion_length`, so that the rate is what training will meet."""
+    temperature: float = Field(0.7, ge=0)
+    """Training's, for the same reason."""
+    gold_column: Literal["solution", "answer"] = "answer"
+    """Where the rewards read the truth."""
 
 
 class Sample(Settings):
@@ -97,9 +107,9 @@ class Sample(Settings):
     size: int = Field(ge=1)
     """How many rows."""
     order: str | None = None
-    """A numeric column: keep the rows where it is greatest (top-n). null: at random."""
+    """A numeric column of the data set: keep the rows where it is greatest (top-n). null: at random."""
     stratify: str | None = None
-    """A column whose shares are kept (`source`, `problem_type`); null: none."""
+    """A column of the data set whose shares are kept, such as `source` or `problem_type`; null: none."""
 
 
 class PrepareSettings(Settings):
@@ -107,10 +117,10 @@ class PrepareSettings(Settings):
 
     datasets: list[DatasetPart] = Field(min_length=1)
     """What to train on; several make a mixture."""
-    keep_columns: list[str] = []
+    keep_columns: list[str] = Field([])
     """Further columns to hand to the rewards as they are, e.g. `verification_info`."""
     max_text_chars: int = Field(1_000_000, ge=1)
-    """A problem, solution or answer longer than this is a damaged file and stops the stage."""
+    """A problem, solution or answer longer than this means a damaged file, and stops the stage."""
     require_solution: bool = False
     """Drop rows without a solution too (a problem and an answer are always needed)."""
     question_types: list[str | None] | None = None
@@ -124,7 +134,7 @@ class PrepareSettings(Settings):
     self_contained: bool = True
     """Drop problems that need a figure, or refer to another part or problem."""
     choices: Literal["keep", "drop"] = "drop"
-    """Problems that list answers to choose from (A), (B) …: a letter can be guessed."""
+    """Problems that list answers (A), (B), (C) to choose from: a letter can be guessed."""
     answer: AnswerFilter | None = AnswerFilter()
     """What a gold answer has to be; null: anything that is not empty."""
     contradictions: bool = True
@@ -144,7 +154,7 @@ class PrepareSettings(Settings):
     validation: int = Field(0, ge=0)
     """Rows to hold back for choosing a checkpoint; whole clusters of near duplicates, so none has a twin in training."""
     seed: int = 42
-    """Decides sampling, validation split and order, by a hash of (seed, uuid): rows added later do not reorder the rest."""
+    """Decides what is drawn, held back and first, by a hash of (seed, uuid): rows added later do not reorder the rest."""
 
 
 class BenchmarkProblems(Settings, extra="ignore"):
@@ -167,5 +177,5 @@ class StageSettings(Settings):
     """The funnel."""
     model: str
     """Name of the model in `config/assets.yaml`, for its tokenizer."""
-    benchmarks: dict[str, BenchmarkProblems] = {}
+    benchmarks: dict[str, BenchmarkProblems] = Field({})
     """Benchmarks to keep out of the training data."""

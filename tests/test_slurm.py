@@ -1,0 +1,105 @@
+"""The SLURM profile on a real SLURM: controller, node and munge on loopback, started and stopped here."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)), reason="needs Debian's slurm-wlm and munge"),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which ``sbatch`` reaches a one-node cluster of this machine."""
+    home = tmp_path_factory.mktemp("slurm")
+    host = socket.gethostname().split(".")[0]
+    (home / "slurm.conf").write_text(f"""\
+ClusterName=loopback
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={home}/munge.socket
+StateSaveLocation={home}/state
+SlurmdSpoolDir={home}/spool
+SlurmctldPidFile={home}/slurmctld.pid
+SlurmdPidFile={home}/slurmd.pid
+SlurmctldPort={free_port()}
+SlurmdPort={free_port()}
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+ReturnToService=2
+MpiDefault=none
+NodeName={host} NodeAddr=127.0.0.1 CPUs={os.cpu_count()} RealMemory=16000 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+""")
+    for folder in ("state", "spool"):
+        (home / folder).mkdir()
+    key = home / "munge.key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
+    environment = {**os.environ, "SLURM_CONF": f"{home}/slurm.conf"}
+    servers = []
+    try:
+        for command in (
+            ["munged", "--foreground", "--force", f"--socket={home}/munge.socket", f"--key-file={key}",
+             f"--pid-file={home}/munge.pid", f"--log-file={home}/munge.log", f"--seed-file={home}/munge.seed"],
+            ["slurmctld", "-D"],
+            ["slurmd", "-D"],
+        ):  # fmt: skip
+            servers.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            time.sleep(2)
+        for _ in range(30):
+            state = subprocess.run(["sinfo", "--noheader", "--format=%t"], env=environment, capture_output=True, text=True)
+            if state.stdout.strip() == "idle":
+                break
+            time.sleep(1)
+        else:
+            pytest.fail(f"the node did not come up: {state}")
+        yield environment
+    finally:
+        for server in reversed(servers):
+            server.terminate()
+        for server in servers:
+            server.wait(timeout=30)
+
+
+def test_jobs_run_on_the_cluster(slurm: dict[str, str], tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    for name in ("Snakefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, root)
+    for name in ("config", "envs", "profiles", "workflow"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {**slurm, "OPENR1_REPRO_ENVS": str(ROOT / ".envs")}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        ["snakemake", "--profile", "profiles/slurm", "--until", "prepare", "--slurm-no-account", "--latency-wait", "10",
+         "--slurm-init-seconds-before-status-checks", "5", "--slurm-status-command", "squeue",
+         "--default-resources", "mem_mb=2000", "runtime=10"],
+        cwd=root, env=environment, text=True, capture_output=True, timeout=280,
+    )  # fmt: skip
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text[-4000:]
+    assert "has been submitted with SLURM jobid" in text
+    assert list((root / "results/prompts").glob("*/train.parquet"))
