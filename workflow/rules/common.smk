@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from openr1_repro import config as project_config
 from openr1_repro.code import code_digest
-from openr1_repro.gpus import visible_gpus
+from openr1_repro import gpus
 from openr1_repro.stage import UserError
 
 ROOT = Path(workflow.basedir)
@@ -69,7 +69,7 @@ def refuse_impossible():
     """Before the first job, on this machine's own executor: GPUs that a variant asks for and that are not there."""
     if not workflow.local_exec:
         return  # the cluster's scheduler knows its own machines
-    there = len(visible_gpus())
+    there = len(gpus.visible())
     short = [f"{name} asks for {PROJECT.gpus(name)}" for name in PROJECT.variants if PROJECT.gpus(name) > there]
     if short:
         raise WorkflowError(

@@ -8,7 +8,7 @@ rule download:
         settings=lambda w: as_json(PROJECT.download(w.asset)),
         code=code_digest("download.__main__"),
     log:
-        "logs/download/{asset}.log",
+        "logs/download/{kind}/{asset}.log",
     shell:
         job("workflow", "'download {wildcards.asset}'")
         + " -m openr1_repro.download --settings {params.settings:q}"

@@ -46,7 +46,7 @@ rule report:
         metrics="results/report/metrics.csv",
         text="results/report/REPORT.md",
     params:
-        settings=as_json(report_settings()),
+        settings=lambda w: as_json(report_settings()),
         code=code_digest("report.__main__"),
     log:
         "logs/report.log",
