@@ -4,9 +4,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
+TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +23,10 @@ def tiny_model(tmp_path_factory):
         inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
         inner.decoder = tokenizers.decoders.ByteLevel()
         tokenizer = transformers.PreTrainedTokenizerFast(
-            tokenizer_object=inner, eos_token="<|end|>", pad_token="<|pad|>", additional_special_tokens=["<|user|>", "<|assistant|>"]
+            tokenizer_object=inner,
+            eos_token="<|end|>",
+            pad_token="<|pad|>",
+            additional_special_tokens=["<|user|>", "<|assistant|>"],
         )
         tokenizer.chat_template = template
         config = transformers.Qwen2Config(

@@ -19,7 +19,18 @@ def run(assets, tmp_path, monkeypatch, capsys):
 
     def call(settings, *arguments):
         output = tmp_path / "responses.parquet"
-        command = ["generate", "--settings", settings, "--assets", assets, "--work", tmp_path, "--output", output, *arguments]
+        command = [
+            "generate",
+            "--settings",
+            settings,
+            "--assets",
+            assets,
+            "--work",
+            tmp_path,
+            "--output",
+            output,
+            *arguments,
+        ]
         monkeypatch.setattr(sys, "argv", [str(part) for part in command])
         main()
         return pl.read_parquet(output), capsys.readouterr().out

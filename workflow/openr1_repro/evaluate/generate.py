@@ -35,7 +35,7 @@ def main() -> None:
     stage.add_settings_argument(parser)
     parser.add_argument("--assets", type=Path, required=True, help="folder of the download stage")
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--model", type=Path, help="folder of a downloaded model: evaluated as \"base\"")
+    model.add_argument("--model", type=Path, help='folder of a downloaded model: evaluated as "base"')
     model.add_argument("--training", type=Path, help="folder of the train stage: every checkpoint of it")
     parser.add_argument("--prompts", type=Path, help="folder of the prepare stage, for its held-out prompts")
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps responses across runs")
@@ -64,14 +64,18 @@ def models_of(model: Path | None, training: Path | None) -> list[tuple[str, Path
     return [(c["name"], training / "checkpoints" / c["name"]) for c in sorted(checkpoints, key=lambda c: c["step"])]
 
 
-def answer(settings: StageSettings, problems: list[Problem], name: str, folder: Path, store: Path) -> list[dict[str, Any]]:
+def answer(
+    settings: StageSettings, problems: list[Problem], name: str, folder: Path, store: Path
+) -> list[dict[str, Any]]:
     """All samples of all problems by one model, generated or found in ``store``: rows of the output table."""
     weights = fingerprint(folder)
     tokenizer = load_tokenizer(folder)
     requests, by_item = [], {}
     for problem in problems:
         by_item[problem.benchmark, problem.item] = problem
-        sampling, samples = sampling_of(problem.benchmark, settings.benchmarks.get(problem.benchmark), settings.evaluate)
+        sampling, samples = sampling_of(
+            problem.benchmark, settings.benchmarks.get(problem.benchmark), settings.evaluate
+        )
         prompt = render(tokenizer, problem, settings.chat.template, folder)
         requests += [Request(problem.benchmark, problem.item, sample, prompt, sampling) for sample in range(samples)]
 

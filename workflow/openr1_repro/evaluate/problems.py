@@ -92,7 +92,9 @@ def _load_benchmark(
             if item == benchmark.num_problems:
                 break
             if not all(isinstance(row[column], str) and row[column] for column in wanted):
-                raise UserError(f"{path}: row {item}: {', '.join(wanted)} must be text; drop the row or name another column")
+                raise UserError(
+                    f"{path}: row {item}: {', '.join(wanted)} must be text; drop the row or name another column"
+                )
             problem = row[benchmark.problem_column]
             values: dict[str, Any] = {**row, "problem": problem}
             try:
@@ -102,7 +104,9 @@ def _load_benchmark(
                     gold = gold_template.render(values)
                 user = prompt_template.render(values)
             except jinja2.UndefinedError as error:
-                raise UserError(f"{key}: prompt or gold: {error.message}; {path} has {', '.join(rows.columns)}") from None
+                raise UserError(
+                    f"{key}: prompt or gold: {error.message}; {path} has {', '.join(rows.columns)}"
+                ) from None
             messages = [{"role": "user", "content": user}]
             if system is not None:
                 messages.insert(0, {"role": "system", "content": system})

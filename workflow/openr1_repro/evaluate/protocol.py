@@ -30,7 +30,7 @@ class Protocol(Settings):
 
 PROTOCOLS = {
     "open-r1": Protocol(
-        temperature=0.6, top_p=0.95, samples={"aime24": 64, "aime25": 64, "aime26": 64, "math500": 4, "gpqa_diamond": 8},
+        temperature=0.6, top_p=0.95, samples={"aime24": 64, "aime25": 64, "aime26": 64, "math-500": 4, "gpqa-diamond": 8},
         system_prompt=True, source="huggingface/open-r1 README and slurm/evaluate.slurm: lighteval's prompts, training's system prompt",
     ),
     "deepseek": Protocol(
@@ -40,7 +40,7 @@ PROTOCOLS = {
     ),
     "sober": Protocol(
         temperature=0.8, top_p=0.9,
-        samples={"aime24": 10, "aime25": 10, "aime26": 10, "amc23": 10, "math500": 3, "minerva": 3, "olympiadbench": 3},
+        samples={"aime24": 10, "aime25": 10, "aime26": 10, "amc23": 10, "math-500": 3, "minerva": 3, "olympiadbench": 3},
         prompt=_SOBER_PROMPT, source="Hochlehnert et al. 2025 (arXiv 2504.07086) and bethgelab/sober-reasoning: 10 seeds or 3",
     ),
     "lighteval": Protocol(temperature=0.0, samples={"*": 1}, source="lighteval 0.13 defaults: greedy, one sample, the task's prompt"),

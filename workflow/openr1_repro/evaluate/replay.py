@@ -44,7 +44,9 @@ class StoredModel(LightevalModel):
     loglikelihood = loglikelihood_rolling = None
 
 
-def replay(model: str, benchmarks: Mapping[str, list[Item]], verdicts: Mapping[Claim, Verdict], folder: Path) -> dict[str, Any]:
+def replay(
+    model: str, benchmarks: Mapping[str, list[Item]], verdicts: Mapping[Claim, Verdict], folder: Path
+) -> dict[str, Any]:
     """Run lighteval's pipeline over one model's answers to several benchmarks.
 
     Args:

@@ -54,7 +54,11 @@ def fingerprint(model: Path) -> str:
     The path plays no part: weights exchanged under one path are another model.
     """
     files = sorted(path for path in model.rglob("*") if path.is_file())
-    files = [path for path in files if path.suffix != ".md" and not any(p.startswith(".") for p in path.relative_to(model).parts)]
+    files = [
+        path
+        for path in files
+        if path.suffix != ".md" and not any(p.startswith(".") for p in path.relative_to(model).parts)
+    ]
     if not any(path.suffix in (".safetensors", ".bin", ".gguf") for path in files):
         raise UserError(f"{model}: no weights (*.safetensors); let the stage that writes it run again")
     lines = [f"{file_sha256(path)} {path.relative_to(model).as_posix()}" for path in files]
@@ -77,7 +81,8 @@ class ResponseCache:
                         break  # torn by a kill
                     whole += len(line)
                     row = json.loads(line)
-                    self._known[row.pop("key")] = Response(**row)
+                    key = row.pop("key")
+                    self._known[key] = Response(**row)
         self._stream = self._path.open("ab")
         self._stream.truncate(whole)
 

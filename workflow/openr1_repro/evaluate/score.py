@@ -32,11 +32,15 @@ def main() -> None:
     """Read the responses, judge each distinct answer, let lighteval aggregate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stage.add_settings_argument(parser)
-    parser.add_argument("--assets", type=Path, help="folder of the download stage (unused: the responses hold the golds)")
+    parser.add_argument(
+        "--assets", type=Path, help="folder of the download stage (unused: the responses hold the golds)"
+    )
     parser.add_argument("--responses", type=Path, required=True, help="what generate wrote")
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps verdicts across runs")
     parser.add_argument("--output", type=Path, required=True, help="parquet file to write: a row a sample")
-    parser.add_argument("--summary", type=Path, required=True, help="JSON file to write: lighteval's aggregates, versions, protocol")
+    parser.add_argument(
+        "--summary", type=Path, required=True, help="JSON file to write: lighteval's aggregates, versions, protocol"
+    )
     args = parser.parse_args()
     settings = stage.parse_settings(args.settings, StageSettings)
     rows = read_responses(args.responses)
@@ -49,7 +53,9 @@ def main() -> None:
     for row in rows.iter_rows(named=True):
         benchmark = definitions.get(row["benchmark"])
         if benchmark is None:
-            raise stage.UserError(f"{args.responses}: benchmark {row['benchmark']!r} is not in --settings; generate anew")
+            raise stage.UserError(
+                f"{args.responses}: benchmark {row['benchmark']!r} is not in --settings; generate anew"
+            )
         answer = answer_of(row["prompt"], row["text"])
         claims[tuple(row[key] for key in KEYS)] = Claim(benchmark.metric, len(benchmark.choices), row["gold"], answer)
     for name in sorted({claim.metric for claim in claims.values()}):
@@ -65,7 +71,9 @@ def main() -> None:
     for (model, name, item, _), claim in claims.items():
         by_model[model][name][item].append(claim)
     aggregates = {
-        model: replay(model, {name: list(items.values()) for name, items in of_model.items()}, verdicts, args.work / "lighteval")
+        model: replay(
+            model, {name: list(items.values()) for name, items in of_model.items()}, verdicts, args.work / "lighteval"
+        )
         for model, of_model in by_model.items()
     }
     judged = [verdicts[claim] for claim in claims.values()]
@@ -105,7 +113,9 @@ def read_responses(path: Path) -> pl.DataFrame:
     uneven = counts.group_by("model", "benchmark").agg(pl.col("len").n_unique()).filter(pl.col("len") > 1)
     if uneven.height:
         model, benchmark, _ = uneven.row(0)
-        raise stage.UserError(f"{path}: {model} has not the same number of samples for every problem of {benchmark}; generate anew")
+        raise stage.UserError(
+            f"{path}: {model} has not the same number of samples for every problem of {benchmark}; generate anew"
+        )
     return rows.sort(KEYS)
 
 

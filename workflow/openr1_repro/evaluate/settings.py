@@ -90,7 +90,9 @@ class EvaluateSettings(Settings):
         if len(set(self.benchmarks)) < len(self.benchmarks):
             raise ValueError("benchmarks: a name stands twice")
         if VALIDATION in self.benchmarks:
-            raise ValueError(f"benchmarks: {VALIDATION!r} is the held-out training prompts' name; call the benchmark otherwise")
+            raise ValueError(
+                f"benchmarks: {VALIDATION!r} is the held-out training prompts' name; call the benchmark otherwise"
+            )
         return self
 
 

@@ -90,7 +90,13 @@ def interval(means: Array, seed: int = 0, resamples: int = RESAMPLES) -> tuple[f
     # the percentile interval is too short by about sqrt((n - 1) / n) and by normal against t: take a wider level
     tail = scipy.stats.norm.cdf(-math.sqrt(n / (n - 1)) * scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
     result = scipy.stats.bootstrap(
-        (means,), np.mean, n_resamples=resamples, confidence_level=1 - 2 * tail, method="percentile", batch=_batch(n), rng=seed
+        (means,),
+        np.mean,
+        n_resamples=resamples,
+        confidence_level=1 - 2 * tail,
+        method="percentile",
+        batch=_batch(n),
+        rng=seed,
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
@@ -117,7 +123,9 @@ def interval_same_problems(matrix: Array, seed: int = 0) -> tuple[float | None, 
     if not spread:
         return float(matrix.mean()), float(matrix.mean())
     fixed = (matrix.mean() * n - sum(problem.mean() for problem in spread)) / n
-    result = scipy.stats.bootstrap(spread, mean, n_resamples=1999, confidence_level=CONFIDENCE, method="percentile", rng=seed)
+    result = scipy.stats.bootstrap(
+        spread, mean, n_resamples=1999, confidence_level=CONFIDENCE, method="percentile", rng=seed
+    )
     # resampling k of k shrinks each problem's variance by (k - 1) / k
     centre, widen = float(matrix.mean()), math.sqrt(k / (k - 1))
     share = len(spread) / n
@@ -259,7 +267,9 @@ def planned_difference(matrix: Array, power: float = 0.8) -> float:
 # --- which checkpoint -----------------------------------------------------------------------------------------------------------
 
 
-def pick_checkpoint(rows: Sequence[Mapping[str, Any]], order: Sequence[str], benchmark: str = "validation") -> dict[str, Any]:
+def pick_checkpoint(
+    rows: Sequence[Mapping[str, Any]], order: Sequence[str], benchmark: str = "validation"
+) -> dict[str, Any]:
     """The checkpoint for the headline: the best on the held-out training prompts, never on a reported benchmark.
 
     Args:

@@ -43,7 +43,11 @@ def plan(requests: Iterable[Request], settings: EvaluateSettings) -> list[Reques
 
 
 def generate(
-    folder: Path, tokenizer: Any, planned: list[Request], settings: EvaluateSettings, stored: Callable[[Request], Response | None]
+    folder: Path,
+    tokenizer: Any,
+    planned: list[Request],
+    settings: EvaluateSettings,
+    stored: Callable[[Request], Response | None],
 ) -> Iterator[Answers]:
     """Answer the batches that have a request not yet ``stored``, whole.
 
@@ -55,7 +59,9 @@ def generate(
     if not batches:
         return
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(settings.dtype), local_files_only=True)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=_dtype(settings.dtype), local_files_only=True
+        )
     except Exception as error:  # whatever a damaged folder makes transformers raise
         raise UserError(f"{folder}: transformers cannot load this model: {error}") from error
     model = model.to(_device()).eval()

@@ -118,7 +118,8 @@ def judge_all(claims: Iterable[Claim], store: Path, workers: int, timeout: float
         for line in store.read_bytes().splitlines(keepends=True):
             if line.endswith(b"\n"):  # else torn by a kill
                 row = json.loads(line)
-                stored[row.pop("key")] = Verdict(**row)
+                key = row.pop("key")
+                stored[key] = Verdict(**row)
     todo = []
     for claim in dict.fromkeys(claims):
         verdict = stored.get(claim.key())
@@ -139,7 +140,9 @@ def judge_all(claims: Iterable[Claim], store: Path, workers: int, timeout: float
     )
     with pool, store.open("a", encoding="utf-8") as stream:
         # the second limit, of time on the wall, is for what sleeps instead of working
-        waiting = {pool.schedule(_judge_within, args=[claim, timeout], timeout=60 + 20 * timeout): claim for claim in todo}
+        waiting = {
+            pool.schedule(_judge_within, args=[claim, timeout], timeout=60 + 20 * timeout): claim for claim in todo
+        }
         for future in concurrent.futures.as_completed(waiting):
             claim = waiting[future]
             try:
