@@ -1,1 +1,1 @@
-"""Prepare: a data set as published becomes prompts worth training on, with a funnel that says what was dropped and why."""
+"""Prepare: a data set as published becomes prompts worth training on, and a funnel that says what was dropped, why."""

@@ -1,10 +1,16 @@
-"""Which gold answers a verifier can use: math-verify parses them in worker processes that are killed when they hang."""
+"""Which gold answers a verifier can use: math-verify reads them in worker processes that die when one hangs."""
 
+import multiprocessing
 import os
 import re
+import resource
+import signal
 from collections.abc import Iterable
+from concurrent.futures import Future
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from pebble import ProcessExpired, ProcessPool
@@ -12,70 +18,136 @@ from pebble import ProcessExpired, ProcessPool
 from openr1_repro.stage import replacing
 
 _CHUNK = 64
-# Answers whose verdict needs no SymPy: tests/prepare/test_answers.py holds that math-verify says yes to every one of them.
-_PLAIN = re.compile(r"-?\d{1,15}(?:\.\d{1,10})?|-?\d{1,9}/[1-9]\d{0,8}|-?\\frac\{\d{1,9}\}\{[1-9]\d{0,8}\}")
+_WORKER_MEMORY = 2 << 30
+_PLAIN = re.compile(r"(-?\d{1,15}(?:\.\d{1,10})?|-?\d{1,9}/[1-9]\d{0,8})|(-?)\\frac\{(\d{1,9})\}\{([1-9]\d{0,8})\}")
 
 
 def answer_form(answer: pl.Expr) -> pl.Expr:
-    """An answer without what does not change it: case, spaces, dollars, boxes of fonts, a final full stop."""
-    form = answer.str.normalize("NFKC").str.to_lowercase().str.replace_many(["\\dfrac", "\\tfrac", "−"], ["\\frac", "\\frac", "-"])
+    """An answer without what does not change it: case, spaces, dollars, fonts, degrees, a final full stop."""
+    form = answer.str.normalize("NFKC").str.to_lowercase()
+    form = form.str.replace_many(["\\dfrac", "\\tfrac", "−"], ["\\frac", "\\frac", "-"])
     form = form.str.replace_all(r"\\(?:text|mathrm|mathbf|textbf|mbox)\b\s*\{([^{}]*)\}", "$1")
-    return form.str.replace_all(r"\\[()\[\],;:! ]|\\(?:left|right|displaystyle)\b|\$|\s|\.\s*$|(?:\^\{?)?\\circ\}?", "")
+    markup = r"\\[()\[\],;:! ]|\\(?:left|right|displaystyle)\b|\$|\s|\.\s*$|(?:\^\{?)?\\circ\}?"
+    return form.str.replace_all(markup, "")
 
 
-def is_plain(answer: str) -> bool:
-    """Whether an answer is an integer, a decimal number or a simple fraction: math-verify is known to accept those."""
-    return _PLAIN.fullmatch(answer) is not None
+def canonical_plain(answer: str) -> str | None:
+    """An integer, decimal or simple fraction in lowest terms; null for anything else.
+
+    These need no SymPy: math-verify accepts every one of them (tests/prepare/test_answers.py).
+
+    >>> canonical_plain("0.50"), canonical_plain("-\\\\frac{4}{2}"), canonical_plain("\\\\pi")
+    ('1/2', '-2', None)
+    """
+    match = _PLAIN.fullmatch(answer)
+    if not match:
+        return None
+    number, sign, top, bottom = match.groups()
+    return str(Fraction(number) if number else Fraction(int(f"{sign}{top}"), int(bottom)))
 
 
-def usable(answer: str) -> bool:
-    """Whether math-verify parses an answer, and judges the same answer in a box to be right."""
-    from math_verify import parse, verify  # SymPy takes a second to import: only workers pay
+def canonical(answer: str) -> str | None:
+    """How math-verify reads an answer in a box; null if it cannot, or if it does not judge the answer equal to itself.
 
-    boxed = parse(f"\\boxed{{{answer}}}", parsing_timeout=None)
-    return bool(boxed) and bool(verify(boxed, boxed, timeout_seconds=None))
+    The gold is read, and the answer judged, as in open-r1's accuracy reward.
+    """
+    gold, text = _parsed(answer)
+    from math_verify import verify
+
+    return str(gold[0]) if gold and verify(gold, text, timeout_seconds=None) else None
 
 
-def usable_answers(answers: Iterable[str], timeout: float, cache: Path | None) -> dict[str, bool]:
-    """`usable` for many answers, each asked once, over all cores.
+def same(pair: tuple[str, str]) -> bool:
+    """Whether math-verify judges either answer right where the other is gold."""
+    from math_verify import verify
+
+    (first, first_text), (second, second_text) = map(_parsed, pair)
+    return verify(first, second_text, timeout_seconds=None) or verify(second, first_text, timeout_seconds=None)
+
+
+def canonical_answers(answers: Iterable[str], seconds: float, cache: Path | None) -> dict[str, str | None]:
+    """`canonical` of many answers, each asked once, over all cores.
 
     Args:
-        timeout: seconds for one answer; a worker that takes longer is killed, and the answer is not usable.
-        cache: folder with the verdicts of earlier runs, by version of math-verify and its parser; null: none.
+        answers: may repeat.
+        seconds: CPU time for one answer; a worker that takes longer is killed by the kernel, and the answer is null.
+        cache: folder that keeps the verdicts, by version of math-verify and its parser; null: none.
     """
-    wanted = sorted({a for a in answers if not is_plain(a)})
-    known: dict[str, bool] = {}
+    answers = sorted(set(answers))
+    verdicts = {a: plain for a in answers if (plain := canonical_plain(a)) is not None}
     file = cache / f"answers-{version('math-verify')}-{version('latex2sympy2-extended')}.parquet" if cache else None
-    if file and file.is_file():
-        known = dict(pl.read_parquet(file).iter_rows())
-    new = _judge([a for a in wanted if a not in known], timeout)
+    known: dict[str, str | None] = dict(pl.read_parquet(file).iter_rows()) if file and file.is_file() else {}
+    new = [a for a in answers if a not in verdicts and a not in known]
+    known |= zip(new, in_workers(canonical, new, seconds), strict=True)
     if file and new:
-        merged = {**known, **new}
         with replacing(file) as draft:
-            pl.DataFrame({"answer": list(merged), "usable": list(merged.values())}).sort("answer").write_parquet(draft)
-    return {a: True if is_plain(a) else known[a] if a in known else new[a] for a in answers}
+            table = pl.DataFrame({"answer": list(known), "canonical": list(known.values())}, schema=_CACHE)
+            table.sort("answer").write_parquet(draft)
+    return {a: verdicts[a] if a in verdicts else known[a] for a in answers}
 
 
-def _judge(answers: list[str], timeout: float) -> dict[str, bool]:
-    verdicts: dict[str, bool] = {}
-    if not answers:
-        return verdicts
-    workers = max(1, len(os.sched_getaffinity(0)))
-    chunks = [answers[i : i + _CHUNK] for i in range(0, len(answers), _CHUNK)]
-    with ProcessPool(max_workers=workers) as pool:
+def in_workers(function: Any, items: list[Any], seconds: float) -> list[Any]:
+    """``function`` of each item, over all cores; null for one that fails or takes too much time or memory.
+
+    Args:
+        function: of this module, so that a fresh process finds it.
+        seconds: CPU time for one item, so that a busy machine changes no result.
+    """
+    results: dict[int, Any] = {}
+    if not items:
+        return []
+    workers = min(len(os.sched_getaffinity(0)), -(-len(items) // _CHUNK))
+    context = multiprocessing.get_context("spawn")  # a fork would copy Polars' threads halfway through whatever they do
+    chunks = [list(range(start, min(start + _CHUNK, len(items)))) for start in range(0, len(items), _CHUNK)]
+    with ProcessPool(max_workers=workers, context=context, initializer=_limit_memory) as pool:
         while chunks:
-            again: list[list[str]] = []
-            futures = [(chunk, pool.schedule(_usable_all, args=[chunk], timeout=timeout)) for chunk in chunks]
+            futures: list[tuple[list[int], Future[list[Any]]]] = [
+                (chunk, pool.schedule(_each, args=[function, [items[i] for i in chunk], seconds])) for chunk in chunks
+            ]
+            chunks = []
             for chunk, future in futures:
                 try:
-                    verdicts |= zip(chunk, future.result(), strict=True)
-                except (TimeoutError, ProcessExpired):
+                    results |= zip(chunk, future.result(), strict=True)
+                except ProcessExpired:  # one of the chunk killed its worker: ask for each alone
                     if len(chunk) == 1:
-                        verdicts[chunk[0]] = False
-                    again += [[a] for a in chunk] if len(chunk) > 1 else []  # one of them hangs or kills its worker: find it
-            chunks = again
-    return verdicts
+                        results[chunk[0]] = None
+                    else:
+                        chunks += [[i] for i in chunk]
+    return [results[i] for i in range(len(items))]
 
 
-def _usable_all(answers: list[str]) -> list[bool]:
-    return [usable(answer) for answer in answers]
+_CACHE = {"answer": pl.String, "canonical": pl.String}
+
+
+def _parsed(answer: str) -> tuple[list[Any], list[Any]]:
+    """A boxed answer as gold and as a completion's answer: open-r1's settings for each."""
+    from latex2sympy2_extended import NormalizationConfig  # SymPy takes a second to import: only workers pay
+    from math_verify import LatexExtractionConfig, parse
+
+    text = f"\\boxed{{{answer}}}"
+    strict = LatexExtractionConfig(
+        normalization_config=NormalizationConfig(
+            nits=False, malformed_operators=False, basic_latex=True, boxed="all", units=True
+        ),
+        boxed_match_priority=0,
+        try_extract_without_anchor=False,
+    )
+    gold = parse(text, extraction_mode="first_match", parsing_timeout=None)
+    return gold, parse(text, extraction_mode="first_match", extraction_config=[strict], parsing_timeout=None)
+
+
+def _limit_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (_WORKER_MEMORY, _WORKER_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _each(function: Any, items: list[Any], seconds: float) -> list[Any]:
+    results = []
+    for item in items:
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF has no handler: it ends the process, whatever runs
+        try:
+            results.append(function(item))
+        except Exception:  # whatever SymPy raises on odd input
+            results.append(None)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    return results

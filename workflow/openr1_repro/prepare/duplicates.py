@@ -6,8 +6,9 @@ from rensa import RMinHash
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from .answers import in_workers, same
 from .ngrams import ngram_hashes
-from .settings import NearDuplicates
+from .settings import AnswerFilter, NearDuplicates
 from .text import facts
 
 _CHUNK = 10_000
@@ -19,17 +20,49 @@ def preference(rows: pl.DataFrame) -> pl.Series:
 
     Most right traces first, then the earlier data set of the mixture, then the smaller uuid, then the earlier row.
     """
-    order = rows.select(pl.arg_sort_by(-pl.col("traces").cast(pl.Int64), "part", "uuid", "file", "row", maintain_order=True)).to_series().to_numpy()
+    keys = (-pl.col("traces").cast(pl.Int64), "part", "uuid", "file", "row")
+    order = rows.select(pl.arg_sort_by(*keys, maintain_order=True)).to_series().to_numpy()
     rank = np.empty(len(order), np.uint32)
     rank[order] = np.arange(len(order), dtype=np.uint32)
     return pl.Series("preference", rank)
 
 
+def repeats(what: str, columns: list[str]) -> pl.Expr:
+    """Marks rows that have a preferred one (column preference) among those with equal ``columns``, and names it."""
+    best = pl.col("preference") == pl.col("preference").min().over(columns)
+    kept = pl.col("uuid").sort_by("preference").first().over(columns)
+    return pl.when(~best).then(pl.format("{}: {}", pl.lit(what), kept))
+
+
+def contradictory(rows: pl.DataFrame, answer: AnswerFilter | None) -> pl.Series:
+    """Marks all copies of a problem (equal ``normal``) whose answers differ.
+
+    Answers written in two ways are no contradiction if math-verify, where ``answer.parse`` allows it, finds them equal.
+    """
+    groups = (
+        rows.select("normal", "answer_form", "answer").filter(pl.col("answer_form").n_unique().over("normal") > 1)
+        .group_by("normal", maintain_order=True)
+        .agg(pl.col("answer").gather(pl.col("answer_form").arg_unique()))
+    )  # fmt: skip
+    agree = np.zeros(groups.height, bool)
+    if answer and answer.parse and groups.height:
+        pairs = [(number, (first, other)) for number, (first, *rest) in enumerate(groups["answer"]) for other in rest]
+        verdicts = in_workers(same, [pair for _, pair in pairs], answer.timeout)
+        agree[:] = True
+        for (number, _), verdict in zip(pairs, verdicts, strict=True):
+            agree[number] &= bool(verdict)
+    at_odds = groups.filter(~agree)["normal"]
+    return rows.select(pl.when(pl.col("normal").is_in(at_odds.implode())).then(pl.lit("another answer elsewhere")))[
+        "literal"
+    ]
+
+
 def clusters(normal: pl.Series, settings: NearDuplicates) -> np.ndarray:
     """Group problems that are nearly equal.
 
-    MinHash over shingles of the normal form, LSH bands; within a bucket each problem is compared with the bucket's first by the exact Jaccard
-    similarity of their shingles, so the cost is linear in rows even where a template fills a bucket. With ``same_facts`` the facts are part of the bucket's key.
+    MinHash over shingles of the normal form, in LSH bands. Each problem of a bucket is compared with the bucket's first
+    by the exact Jaccard similarity of their shingles, so the cost is linear in rows even where a template fills a
+    bucket. With ``same_facts`` the facts are part of the bucket's key.
 
     Args:
         normal: normal forms, none null.
@@ -64,7 +97,10 @@ def clusters(normal: pl.Series, settings: NearDuplicates) -> np.ndarray:
     pairs = np.unique(np.concatenate(pairs), axis=0)
     similar = np.zeros(len(pairs), bool)
     for number, (a, b) in enumerate(pairs):
-        left, right = set(shingles[offsets[a] : offsets[a + 1]].tolist()), set(shingles[offsets[b] : offsets[b + 1]].tolist())
+        left, right = (
+            set(shingles[offsets[a] : offsets[a + 1]].tolist()),
+            set(shingles[offsets[b] : offsets[b + 1]].tolist()),
+        )
         shared = len(left & right)
         similar[number] = shared >= settings.threshold * (len(left) + len(right) - shared)
     pairs = pairs[similar]

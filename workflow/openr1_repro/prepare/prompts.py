@@ -1,4 +1,4 @@
-"""Prompts as the model will see them, without transformers: Jinja and tokenizers, the two libraries it renders and counts with."""
+"""Prompts as the model will see them, without transformers: by Jinja and tokenizers, which it uses itself."""
 
 import datetime
 import json
@@ -8,12 +8,11 @@ from typing import Any, NoReturn
 import jinja2
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from openr1_repro.stage import Chat, UserError, read_json
 
@@ -41,7 +40,7 @@ def messages(problem: str, chat: Chat) -> list[dict[str, str]]:
 
 
 class PromptCounter:
-    """Renders and counts prompts exactly as transformers' ``apply_chat_template(..., add_generation_prompt=True)`` with the same files does."""
+    """Renders and counts prompts as transformers' ``apply_chat_template(…, add_generation_prompt=True)`` does."""
 
     def __init__(self, model: Path, chat: Chat) -> None:
         """Load ``tokenizer.json``, ``tokenizer_config.json`` and the template from a model's folder.
@@ -53,13 +52,21 @@ class PromptCounter:
         try:
             self.tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception
-            raise UserError(f"{model / 'tokenizer.json'}: no tokenizer ({error}); set prepare.max_prompt_tokens: null to go without") from None
+            raise UserError(
+                f"{model / 'tokenizer.json'}: no tokenizer ({error}); set prepare.max_prompt_tokens: null to go without"
+            ) from None
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.chat = chat
         template = chat.template or _model_template(model, config)
-        special = {k: v["content"] if isinstance(v, dict) else v for k, v in config.items() if k.endswith("_token") and isinstance(v, str | dict)}
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"])
+        special = {
+            k: v["content"] if isinstance(v, dict) else v
+            for k, v in config.items()
+            if k.endswith("_token") and isinstance(v, str | dict)
+        }
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+        )
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
@@ -76,7 +83,9 @@ class PromptCounter:
             UserError: if the template refuses it.
         """
         try:
-            return self.template.render(messages=messages(problem, self.chat), tools=None, documents=None, add_generation_prompt=True)
+            return self.template.render(
+                messages=messages(problem, self.chat), tools=None, documents=None, add_generation_prompt=True
+            )
         except jinja2.TemplateError as error:
             raise UserError(f"chat.template: fails on the problem {problem[:200]!r}: {error}") from None
 
@@ -91,17 +100,21 @@ class PromptCounter:
 
 
 def write_prompts(path: Path, rows: pl.DataFrame, stage: StageSettings, assets: Path) -> None:
-    """Write rows, in their order, as TRL takes them; the long columns come from the data sets now, for these rows only."""
+    """Write rows, in their order, as TRL takes them; the long columns are read now, for these rows only."""
     settings = stage.prepare
     late = ["solution", *settings.keep_columns]
     parts = []
     for position, part in enumerate(settings.datasets):
         kept = rows.filter(pl.col("part") == position).select("file", "row")
         parts.append(read_columns(part, assets, kept, late).with_columns(pl.lit(position, pl.UInt16).alias("part")))
-    rows = rows.join(pl.concat(parts, how="vertical_relaxed"), on=["part", "file", "row"], how="left", maintain_order="left")
+    rows = rows.join(
+        pl.concat(parts, how="vertical_relaxed"), on=["part", "file", "row"], how="left", maintain_order="left"
+    )
     texts = ["problem", "solution", "answer", "uuid", "source", "problem_type"]
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
-    columns: dict[str, pa.Array] = {"prompt": pa.array([messages(p, stage.chat) for p in rows["problem"]], pa.list_(message))}
+    columns: dict[str, pa.Array] = {
+        "prompt": pa.array([messages(p, stage.chat) for p in rows["problem"]], pa.list_(message))
+    }
     columns |= {name: rows[name].to_arrow().cast(pa.string()) for name in texts}
     columns["prompt_tokens"] = rows["prompt_tokens"].to_arrow()
     columns |= {name: rows[name].to_arrow() for name in settings.keep_columns if name not in columns}
@@ -114,11 +127,15 @@ def _model_template(model: Path, config: dict[str, Any]) -> str:
     if isinstance(template, list):  # several named ones: transformers takes "default"
         template = {t["name"]: t["template"] for t in template}.get("default")
     if not template:
-        raise UserError(f"{model}: the model has no chat template (chat_template.jinja or tokenizer_config.json); set chat.template")
+        raise UserError(
+            f"{model}: the model has no chat template (chat_template.jinja or tokenizer_config.json); set chat.template"
+        )
     return template
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
+) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

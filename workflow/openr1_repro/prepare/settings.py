@@ -1,6 +1,6 @@
-"""What the prepare stage can be asked for. A filter set to null is off; the order of fields is the order of the funnel."""
+"""What the prepare stage can be asked for. A filter set to null is off; the fields stand in the funnel's order."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -43,8 +43,8 @@ class AnswerFilter(Settings):
     """Texts, compared without case, that stand for a missing answer; math-verify reads them as products of letters."""
     parse: bool = True
     """Let math-verify parse every distinct answer; keep it only if the answer in a box is judged equal to itself."""
-    timeout: float = Field(20.0, gt=0)
-    """Seconds before the process that parses one answer is killed; the answer is then dropped."""
+    timeout: float = Field(10.0, gt=0)
+    """Seconds of CPU time after which the process that parses an answer is killed, and the answer dropped."""
 
 
 class Contamination(Settings):
@@ -93,12 +93,22 @@ class PassRate(Settings):
     """Keep rates greater than this."""
     below: float = Field(1.0, gt=0, le=1)
     """Keep rates less than this."""
-    max_new_tokens: int = Field(2048, ge=1)
-    """Tokens a sample may take: training's `max_completion_length`, so that the rate is what training will meet."""
+    candidates: int | None = Field(None, ge=1)
+    """How many of the problems that passed the other filters to sample, at random; the rest is dropped. null: all."""
     temperature: float = Field(0.7, ge=0)
-    """Training's, for the same reason."""
-    gold_column: Literal["solution", "answer"] = "answer"
-    """Where the rewards read the truth."""
+    """Best that of training."""
+    max_new_tokens: int = Field(2048, ge=1)
+    """Best training's `max_completion_length`: an answer that would be cut off there counts as wrong here too."""
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """Auto: vLLM where it is installed and a GPU is visible."""
+    vllm: dict[str, Any] = Field({})
+    """Options of `vllm.LLM` under their own names."""
+
+    @model_validator(mode="after")
+    def _band(self) -> "PassRate":
+        if self.above >= self.below:
+            raise ValueError(f"above ({self.above}) must be less than below ({self.below})")
+        return self
 
 
 class Sample(Settings):
@@ -152,9 +162,15 @@ class PrepareSettings(Settings):
     sample: Sample | None = None
     """Keep this many; null: all."""
     validation: int = Field(0, ge=0)
-    """Rows to hold back for choosing a checkpoint; whole clusters of near duplicates, so none has a twin in training."""
+    """Rows to hold back for choosing a checkpoint; whole clusters of near duplicates: no twin in training."""
     seed: int = 42
-    """Decides what is drawn, held back and first, by a hash of (seed, uuid): rows added later do not reorder the rest."""
+    """Decides what is drawn, held back and first, by a hash of (seed, uuid): new rows do not reorder the rest."""
+
+    def before_pass_rate(self) -> "PrepareSettings":
+        """The settings whose prompts `prepare.pass_rate` samples: the same funnel up to there."""
+        size = self.pass_rate.candidates if self.pass_rate else None
+        sample = Sample(size=size) if size else None
+        return self.model_copy(update={"pass_rate": None, "sample": sample, "validation": 0})
 
 
 class BenchmarkProblems(Settings, extra="ignore"):

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-# Leading labels that differ between copies of a problem: "12. ", "Problem 3:", "(7 points)", "【Example 5】", "### ". Only before something
-# that reads like a sentence or a formula, so that "(3) + 4" keeps its 3.
+# Labels that differ between copies of a problem: "12. ", "Problem 3:", "(7 points)", "【Example 5】", "### ". Only
+# before something that reads like a sentence or a formula, so that "(3) + 4" keeps its 3.
 _LABEL = (
     r"^\s*(?:(?:#{1,6}|\*\*)\s*"
     r"|[\[【(]?\s*(?:problem|example|exercise|question|task|ex)\b\.?\s*\d+(?:\.\d+)*\s*[\]】)]?\s*[.:)、]?(?:\*\*)?\s*"
@@ -15,31 +15,33 @@ _LABEL = (
 # Markup without meaning: delimiters of maths, spacing, sizes, fonts.
 _MARKUP = (
     r"\\[()\[\],;:!> ]|\$|~|&nbsp;"
-    r"|\\(?:quad|qquad|left|right|bigl?|bigr?|biggl?|biggr?|displaystyle|textstyle|limits|text|textbf|textit|mathrm|mathbf|mathit|mbox|rm|operatorname)\b"
+    r"|\\(?:quad|qquad|left|right|bigl?|bigr?|biggl?|biggr?|displaystyle|textstyle|limits)\b"
+    r"|\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|rm|operatorname)\b"
 )
 _SYNONYMS = {
-    "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cdot": "*", "\\times": "*", "×": "*", "·": "*", "⋅": "*", "\\div": "/", "÷": "/",
-    "\\leqslant": "<=", "\\leq": "<=", "\\le ": "<= ", "≤": "<=", "\\geqslant": ">=", "\\geq": ">=", "\\ge ": ">= ", "≥": ">=",
-    "\\lt": "<", "\\gt": ">", "−": "-", "–": "-", "’": "'", "‘": "'", "²": "^2", "³": "^3",
+    "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cdot": "*", "\\times": "*", "×": "*", "·": "*", "⋅": "*",
+    "\\div": "/", "÷": "/", "\\leqslant": "<=", "\\leq": "<=", "\\le ": "<= ", "≤": "<=", "\\geqslant": ">=",
+    "\\geq": ">=", "\\ge ": ">= ", "≥": ">=", "\\lt": "<", "\\gt": ">", "−": "-", "–": "-", "’": "'", "‘": "'",
+    "²": "^2", "³": "^3",
 }  # fmt: skip
 _TOKEN = r"\p{Han}|[\p{L}--\p{Han}]+|\d+(?:\.\d+)?|[-+*/^=<>%!|'(){}\[\]]"
-_OPPOSITES = (
-    "maximum|minimum|maximal|minimal|maximize|minimize|max|min|largest|smallest|greatest|least|most|fewest|longest|shortest|highest|lowest|more|less|fewer"
-    "|odd|even|increasing|decreasing|increase|decrease|increased|decreased|positive|negative|not|without|with|acute|obtuse|inscribed|circumscribed"
-    "|sin|cos|tan|cot|sec|csc|sum|difference|product|quotient|area|perimeter|volume|mean|median|mode|union|intersection|divisible|prime|composite"
+_TELLING = (
+    "maximum|minimum|maximal|minimal|maximize|minimize|max|min|largest|smallest|greatest|least|most|fewest|longest"
+    "|shortest|highest|lowest|more|less|fewer|odd|even|increasing|decreasing|increase|decrease|increased|decreased"
+    "|positive|negative|not|without|with|acute|obtuse|inscribed|circumscribed|sin|cos|tan|cot|sec|csc|sum|difference"
+    "|product|quotient|area|perimeter|volume|mean|median|mode|union|intersection|divisible|prime|composite"
+    "|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen"
+    "|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|half|twice|double|triple"
+    "|third|quarter|fourth|fifth"
 )
-_NUMBER_WORDS = (
-    "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty"
-    "|sixty|seventy|eighty|ninety|hundred|thousand|million|half|twice|double|triple|third|quarter|fourth|fifth"
-)
-_FACT = rf"\d+(?:\.\d+)?|[-+*/^=<>]|\b(?:{_OPPOSITES}|{_NUMBER_WORDS})\b"
 
 
 def normal_form(text: pl.Expr) -> pl.Expr:
-    """A problem as its tokens with a space between: case, labels, punctuation and LaTeX markup gone; words, numbers, signs and brackets kept.
+    r"""A problem as its tokens with a space between: words, numbers, signs and brackets.
 
-    Equal normal forms mean equal problems: whatever changes a value (a sign, a bracket, a prime, a digit) is a token. A brace around one token
-    is dropped (``x^{2}`` is ``x^2``), any other stays (``\\sqrt{a+b}`` is not ``\\sqrt{a}+b``).
+    Case, labels, punctuation and LaTeX markup are gone. Equal normal forms mean equal problems: whatever changes a
+    value (a sign, a bracket, a prime, a digit) is a token. A brace around one token is dropped (``x^{2}`` is ``x^2``),
+    any other stays (``\sqrt{a+b}`` is not ``\sqrt{a}+b``).
     """
     text = text.str.replace_many(list(_SYNONYMS), list(_SYNONYMS.values()), leftmost=True)
     text = text.str.normalize("NFKC").str.to_lowercase().str.replace(_LABEL, "$1").str.replace_all(_MARKUP, " ")
@@ -48,15 +50,15 @@ def normal_form(text: pl.Expr) -> pl.Expr:
 
 
 def facts(normal: pl.Expr) -> pl.Expr:
-    """The tokens of a normal form that make a problem another problem: numbers, signs and opposite words, in their order."""
-    return normal.str.extract_all(_FACT).list.join(" ")
+    """The tokens of a normal form that tell problems apart, in their order: numbers, signs, telling words."""
+    return normal.str.extract_all(rf"\d+(?:\.\d+)?|[-+*/^=<>]|\b(?:{_TELLING})\b").list.join(" ")
 
 
-def letters(text: pl.Expr) -> pl.Expr:
-    """Letters, digits and signs of a text without any space: what containment between a problem and a benchmark problem compares."""
-    return normal_form(text).str.replace_all(r"[\s(){}\[\]']", "")
+def letters(normal: pl.Expr) -> pl.Expr:
+    """A normal form's letters, digits and signs without spaces: what containment in a benchmark problem compares."""
+    return normal.str.replace_all(r"[\s(){}\[\]']", "")
 
 
 def words(text: str) -> str:
-    """Lower case, single spaces: the normalisation of s1's and open-r1's decontamination, in their own words (``str.lower``, ``str.split``)."""
+    """Lower case, single spaces: how s1 and open-r1 normalise before they look for n-grams."""
     return " ".join(text.lower().split())
