@@ -7,9 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
+TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 
 
 def make_model(folder: Path) -> Path:
@@ -21,10 +19,15 @@ def make_model(folder: Path) -> Path:
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    text = [f"<think>\n{a} + {b} = {a + b}\n</think>\n<answer>\n{a + b}\n</answer>" for a in range(20) for b in range(20)]
+    text = [
+        f"<think>\n{a} + {b} = {a + b}\n</think>\n<answer>\n{a + b}\n</answer>" for a in range(20) for b in range(20)
+    ]
     special = ["<|endoftext|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=300,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     bpe.train_from_iterator(text, trainer)
     tokenizer = Qwen2TokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>")
@@ -44,7 +47,14 @@ def make_model(folder: Path) -> Path:
         {"path": f.name, "size": f.stat().st_size, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()}
         for f in sorted(files.iterdir())
     ]
-    manifest = {"name": "tiny", "kind": "model", "source": "test", "repository": "test/tiny", "revision": "0", "files": rows}
+    manifest = {
+        "name": "tiny",
+        "kind": "model",
+        "source": "test",
+        "repository": "test/tiny",
+        "revision": "0",
+        "files": rows,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

@@ -36,14 +36,18 @@ def visible() -> list[str]:
     if named is not None:
         return [name for name in named.split(",") if name not in ("", "-1", "NoDevFiles")]
     try:
-        answer = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True
+        )
     except FileNotFoundError:
         return []
     return answer.stdout.split() if answer.returncode == 0 else []
 
 
 def _lock_folder() -> Path:
-    folder = Path(os.environ.get("OPENR1_REPRO_GPU_LOCKS") or Path(tempfile.gettempdir()) / f"openr1-repro-gpus-{os.getuid()}")
+    folder = Path(
+        os.environ.get("OPENR1_REPRO_GPU_LOCKS") or Path(tempfile.gettempdir()) / f"openr1-repro-gpus-{os.getuid()}"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

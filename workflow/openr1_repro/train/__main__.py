@@ -36,7 +36,18 @@ from openr1_repro.train import checkpoints, launch, server
 from openr1_repro.train.settings import TrainStage
 
 EXIT_STOPPED = 75
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "vllm", "deepspeed", "flash-attn", "liger-kernel", "math-verify")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "peft",
+    "vllm",
+    "deepspeed",
+    "flash-attn",
+    "liger-kernel",
+    "math-verify",
+)
 
 
 def main() -> None:
@@ -45,7 +56,9 @@ def main() -> None:
     add_settings_argument(parser)
     parser.add_argument("--model", type=Path, required=True, help="the asset: manifest.json and files/")
     parser.add_argument("--prompts", type=Path, required=True, help="folder of the prepare stage, with train.parquet")
-    parser.add_argument("--work", type=Path, required=True, help="working checkpoints; survives failures, owned by this command")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="working checkpoints; survives failures, owned by this command"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to publish")
     arguments = parser.parse_args()
     stage = parse_settings(arguments.settings, TrainStage)
@@ -76,7 +89,14 @@ def main() -> None:
             status = launch.run_training(
                 settings,
                 work,
-                ["--settings", f"@{work / 'settings.json'}", "--model", str(model.absolute()), "--prompts", str(prompts.absolute())]
+                [
+                    "--settings",
+                    f"@{work / 'settings.json'}",
+                    "--model",
+                    str(model.absolute()),
+                    "--prompts",
+                    str(prompts.absolute()),
+                ]
                 + ["--work", str(work), *(["--resume", str(resume)] if resume else [])],
                 {
                     **served.environment,
@@ -95,7 +115,10 @@ def main() -> None:
             print(f"stopped by {signal_name() or 'a signal'}: {at}; the same command goes on from there", flush=True)
             raise SystemExit(EXIT_STOPPED)
         if status:
-            raise UserError(launch.diagnosis(work) or f"training failed with status {status}: see the traceback above; {work} keeps its state")
+            raise UserError(
+                launch.diagnosis(work)
+                or f"training failed with status {status}: see the traceback above; {work} keeps its state"
+            )
         write_json(work / "finished.json", read_json(work / "facts.json"))
 
     summary = summarise(work, asked, manifest)
@@ -106,7 +129,10 @@ def main() -> None:
     for checkpoint in checkpoints.listed(work / "checkpoints"):
         if checkpoints.can_resume(checkpoint):  # nothing will resume any more: give back the optimizer's disk space
             checkpoints.drop_resume_state(checkpoint)
-    print(f"{len(rows)} checkpoints in {arguments.output}/checkpoints: {', '.join(row['name'] for row in rows)}", flush=True)
+    print(
+        f"{len(rows)} checkpoints in {arguments.output}/checkpoints: {', '.join(row['name'] for row in rows)}",
+        flush=True,
+    )
 
 
 def fingerprint(stage: TrainStage, manifest: dict[str, Any], prompts: Path) -> dict[str, str]:
@@ -189,5 +215,7 @@ Trained with TRL's GRPOTrainer from `{manifest["repository"]}` at revision `{man
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are folders; a hub that cannot be reached would only cost time-outs
+    os.environ.setdefault(
+        "HF_HUB_OFFLINE", "1"
+    )  # models are folders; a hub that cannot be reached would only cost time-outs
     run(main)

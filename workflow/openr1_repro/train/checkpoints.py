@@ -38,7 +38,10 @@ def seal(folder: Path) -> None:
     for file in files:
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
-    write_json(folder / DIGESTS, {str(f.relative_to(folder)): {"size": f.stat().st_size, "sha256": file_sha256(f)} for f in files})
+    write_json(
+        folder / DIGESTS,
+        {str(f.relative_to(folder)): {"size": f.stat().st_size, "sha256": file_sha256(f)} for f in files},
+    )
 
 
 def fault(folder: Path) -> str | None:
@@ -117,7 +120,9 @@ def publish(work: Path, output: Path, card: str) -> list[dict[str, Any]]:
     rows = []
     for checkpoint in listed(work / "checkpoints"):
         target = output / "checkpoints" / checkpoint.name
-        shutil.copytree(checkpoint, target, copy_function=_link, ignore=shutil.ignore_patterns(*RESUME_ONLY, "README.md"))
+        shutil.copytree(
+            checkpoint, target, copy_function=_link, ignore=shutil.ignore_patterns(*RESUME_ONLY, "README.md")
+        )
         (target / "README.md").write_text(card.replace("{step}", str(step_of(checkpoint))), encoding="utf-8")
         rows.append({"name": checkpoint.name, "step": step_of(checkpoint), "sha256": weights_sha256(target)})
     shutil.copy2(work / "log.jsonl", output / "log.jsonl")

@@ -22,10 +22,12 @@ from datasets import Dataset
 from transformers import AutoTokenizer, PrinterCallback, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, is_flash_attn_4_available
 from trl import GRPOConfig
+from trl.trainer import grpo_trainer
 
 from openr1_repro import rewards
 from openr1_repro.stage import Chat, UserError, add_settings_argument, parse_settings, write_json
 from openr1_repro.train.settings import TrainSettings, TrainStage
+from openr1_repro.train.engine import OwnProcessEngine
 from openr1_repro.train.process import die_with_parent
 from openr1_repro.train.trainer import Trainer
 
@@ -49,6 +51,8 @@ def main() -> None:
     tokenizer = load_tokenizer(arguments.model, stage.chat)
     dataset = Dataset(pyarrow.parquet.read_table(arguments.prompts))
     attention = choose_attention(settings)
+    if settings.fast_generation and settings.layout == "colocate" and settings.option("vllm_tensor_parallel_size") == 1:
+        grpo_trainer.VLLMGeneration = OwnProcessEngine  # TRL builds its engine itself and takes none from outside
     with contextlib.closing(rewards.load(settings.rewards)) as engine:
         trainer = Trainer(
             model=str(arguments.model),
@@ -59,6 +63,7 @@ def main() -> None:
             peft_config=lora_config(settings),
             work=arguments.work,
             resumable_checkpoints=settings.resumable_checkpoints,
+            old_logprobs_of_sampler=settings.old_logprobs == "sampler" and settings.option("use_vllm"),
             max_steps_without_spread=settings.stop_after_steps_without_spread,
             reward_statistics=engine.statistics,
         )
@@ -146,7 +151,17 @@ def facts(trainer: Trainer, attention: str) -> dict[str, Any]:
     import importlib.metadata
 
     versions = {}
-    for name in ("torch", "transformers", "trl", "accelerate", "vllm", "deepspeed", "flash-attn", "liger-kernel", "peft"):
+    for name in (
+        "torch",
+        "transformers",
+        "trl",
+        "accelerate",
+        "vllm",
+        "deepspeed",
+        "flash-attn",
+        "liger-kernel",
+        "peft",
+    ):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -99,7 +99,14 @@ def run_training(
     write_json(work / "accelerate.json", accelerate_config(settings))
     for beat in (work / "heartbeat").glob("rank-*"):
         beat.unlink()
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(work / "accelerate.json"), "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(work / "accelerate.json"),
+        "--quiet",
+    ]
     command += ["-m", module, *arguments]
     threads = max(1, (os.cpu_count() or 1) // settings.num_processes)
     child = subprocess.Popen(
@@ -114,13 +121,17 @@ def run_training(
             time.sleep(POLL_SECONDS)
             for name, process in (others or {}).items():
                 if process.poll() is not None:
-                    raise UserError(f"{name} ended by itself (exit status {process.returncode}): its log is {work / 'vllm.log'}")
+                    raise UserError(
+                        f"{name} ended by itself (exit status {process.returncode}): its log is {work / 'vllm.log'}"
+                    )
             hung = hung_ranks(work, settings.watchdog_minutes * 60)
             if hung:
                 os.killpg(child.pid, signal.SIGUSR2)  # each rank prints where it stands
                 time.sleep(2.0)
                 raise UserError(
-                    f"no progress for {settings.watchdog_minutes:g} minutes: " + "; ".join(hung) + ". The ranks' stacks stand above."
+                    f"no progress for {settings.watchdog_minutes:g} minutes: "
+                    + "; ".join(hung)
+                    + ". The ranks' stacks stand above."
                     " If steps are this long, raise `watchdog_minutes`; else a rank or the network between GPUs hangs: rerun to resume"
                 )
         return child.returncode

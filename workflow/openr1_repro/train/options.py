@@ -57,7 +57,9 @@ def fields(dataclass: Any) -> dict[str, dict[str, Any]]:
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if isinstance(default, enum.Enum):
             default = default.value
-        plain = default is not dataclasses.MISSING and isinstance(default, bool | int | float | str | list | dict | None)
+        plain = default is not dataclasses.MISSING and isinstance(
+            default, bool | int | float | str | list | dict | None
+        )
         described[field.name] = {**describe(hints[field.name]), "default": default if plain else None}
     return described
 

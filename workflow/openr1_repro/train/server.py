@@ -38,7 +38,17 @@ def command(settings: TrainSettings, model: Path, port: int) -> list[str]:
         "max_logprobs": -1,
         **settings.vllm_serve,
     }
-    words = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    words = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.cli.main",
+        "serve",
+        str(model),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
@@ -64,7 +74,12 @@ def serving(settings: TrainSettings, model: Path, work: Path, lease: Lease) -> I
     with open(work / "vllm.log", "ab") as log:
         process = subprocess.Popen(
             command(settings, model, port),
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": devices, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"},
+            env={
+                **os.environ,
+                "CUDA_VISIBLE_DEVICES": devices,
+                "VLLM_SERVER_DEV_MODE": "1",
+                "VLLM_NO_USAGE_STATS": "1",
+            },
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -79,7 +94,9 @@ def serving(settings: TrainSettings, model: Path, work: Path, lease: Lease) -> I
         stop(process)
 
 
-def wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", seconds: float, log: Path, stop_file: Path) -> None:
+def wait_until_healthy(
+    url: str, process: "subprocess.Popen[bytes]", seconds: float, log: Path, stop_file: Path
+) -> None:
     """Wait for the server's ``/health``.
 
     Raises:
@@ -93,11 +110,15 @@ def wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", seconds: fl
                     return
         if process.poll() is not None:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-            raise UserError(f"the vLLM server ended with status {process.returncode} before it answered; the end of {log}:\n{tail}")
+            raise UserError(
+                f"the vLLM server ended with status {process.returncode} before it answered; the end of {log}:\n{tail}"
+            )
         if stop_file.exists():
             raise UserError("told to stop before training began: run the same command to start again")
         if time.monotonic() > deadline:
-            raise UserError(f"the vLLM server did not answer within {seconds:.0f} s: see {log}, or raise `grpo` → `vllm_server_timeout`")
+            raise UserError(
+                f"the vLLM server did not answer within {seconds:.0f} s: see {log}, or raise `grpo` → `vllm_server_timeout`"
+            )
         time.sleep(1.0)
 
 

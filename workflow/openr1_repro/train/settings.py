@@ -142,8 +142,12 @@ class TrainSettings(Settings):
     lora: dict[str, Any] | None = None
     """Options of peft's LoraConfig; null: all weights are trained."""
     fast_generation: bool = True
-    """With colocated vLLM: take token ids and log-probabilities from the engine without its per-token Python objects and without
-    detokenization. The same numbers, sooner."""
+    """With colocated vLLM: run the engine in a process of its own and take token ids and log-probabilities without a Python object for
+    each and without detokenization. The same numbers, sooner. Without effect where a tensor-parallel engine spans GPUs."""
+    old_logprobs: Literal["recompute", "sampler"] = "recompute"
+    """Where the old policy's log-probabilities come from when vLLM generates. recompute: another forward pass, corrected for vLLM's
+    rounding by importance sampling, as TRL does. sampler: those that vLLM drew the tokens with, so that GRPO's own clipped ratio is taken
+    against the policy that really sampled, and the pass is saved."""
     report_to: list[Literal["wandb", "tensorboard"]] = Field(default_factory=list)
     """Trackers beside log.jsonl; wandb is offline unless WANDB_MODE says otherwise."""
     resumable_checkpoints: int = Field(default=2, ge=1)
@@ -278,7 +282,12 @@ def inconsistencies(settings: TrainSettings) -> dict[tuple[str | int, ...], str]
     if settings.layout == "server":
         if not settings.option("use_vllm"):
             found["layout",] = "a server needs `grpo` → `use_vllm: true`"
-        for name in ("vllm_gpu_memory_utilization", "vllm_tensor_parallel_size", "vllm_enable_sleep_mode", "vllm_max_model_length"):
+        for name in (
+            "vllm_gpu_memory_utilization",
+            "vllm_tensor_parallel_size",
+            "vllm_enable_sleep_mode",
+            "vllm_max_model_length",
+        ):
             if name in settings.grpo:
                 found["grpo", name] = "TRL ignores it with a server: set it in `vllm_serve`, by vLLM's own name"
     elif settings.vllm_serve:
@@ -292,7 +301,9 @@ def inconsistencies(settings: TrainSettings) -> dict[tuple[str | int, ...], str]
     if processes % machines:
         found["accelerate", "num_processes"] = f"{processes} does not divide by {machines} machines"
     if settings.option("save_only_model"):
-        found["grpo", "save_only_model"] = "nothing could be resumed: leave it out (only published checkpoints are weights alone)"
+        found["grpo", "save_only_model"] = (
+            "nothing could be resumed: leave it out (only published checkpoints are weights alone)"
+        )
     return found
 
 

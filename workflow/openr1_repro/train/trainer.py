@@ -26,6 +26,7 @@ class Trainer(GRPOTrainer):
         work: folder of ``checkpoints/``, ``log.jsonl`` and ``heartbeat/``; ``args.output_dir`` too.
         resumable_checkpoints: see ``TrainSettings``.
         max_steps_without_spread: see ``TrainSettings.stop_after_steps_without_spread``.
+        old_logprobs_of_sampler: see ``TrainSettings.old_logprobs``.
         reward_statistics: ``RewardSet.statistics``; its rates and latencies stand under ``reward_engine/``.
     """
 
@@ -35,13 +36,16 @@ class Trainer(GRPOTrainer):
         work: Path,
         resumable_checkpoints: int = 2,
         max_steps_without_spread: int | None = None,
+        old_logprobs_of_sampler: bool = False,
         reward_statistics: Any = dict,
         **kwargs: Any,
     ) -> None:
         self.work = work
         self.resumable_checkpoints = resumable_checkpoints
         self.max_steps_without_spread = max_steps_without_spread
+        self.old_logprobs_of_sampler = old_logprobs_of_sampler
         self.reward_statistics = reward_statistics
+        self.sampled_logprobs: list[list[float]] | None = None
         self.steps_without_spread = 0
         self.last_zero_spread = 0.0
         self.phases: dict[str, float] = {}
@@ -84,8 +88,29 @@ class Trainer(GRPOTrainer):
             return super()._calculate_rewards(*args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
-        with self.phase("old_logprobs"):  # what is neither generation nor rewards: the forward passes of the old and reference policy
+        with self.phase(
+            "old_logprobs"
+        ):  # what is neither generation nor rewards: the forward passes of the old and reference policy
             return super()._generate_and_score_completions(inputs)
+
+    def _generate(self, prompts: Any) -> Any:
+        generated = super()._generate(prompts)
+        if self.old_logprobs_of_sampler and self.model.training:
+            self.sampled_logprobs = generated[4]  # TRL asks for the old policy's next: see below
+        return generated
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        if self.sampled_logprobs is None or torch.is_grad_enabled():
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        rows, self.sampled_logprobs = self.sampled_logprobs, None
+        padded = torch.zeros(len(rows), logits_to_keep)
+        for row, logprobs in zip(padded, rows, strict=True):
+            row[: len(logprobs)] = torch.tensor([float("nan") if value is None else value for value in logprobs])
+        return padded.to(self.accelerator.device), None, None
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """One forward and backward pass, timed."""
@@ -121,7 +146,13 @@ class Trainer(GRPOTrainer):
         if torch.cuda.is_available():
             logs["gpu_utilisation"] = torch.cuda.utilization()
         for name, statistics in self.reward_statistics().items():
-            for key in ("none_rate", "timeouts", "cache_hits", "latency_p50", "latency_p99"):  # means and spreads are TRL's
+            for key in (
+                "none_rate",
+                "timeouts",
+                "cache_hits",
+                "latency_p50",
+                "latency_p99",
+            ):  # means and spreads are TRL's
                 logs[f"reward_engine/{name}/{key}"] = statistics[key]
         self.phases, self.step_started = {}, time.perf_counter()
         self.trained_tokens.zero_()
@@ -129,7 +160,10 @@ class Trainer(GRPOTrainer):
         if self._metrics["train"].get("frac_reward_zero_std"):  # steps that reuse a generation have none
             self.last_zero_spread = self._metrics["train"]["frac_reward_zero_std"][-1]
         super().log(logs, start_time)  # adds TRL's metrics to `logs`
-        row = {"step": self.state.global_step, **{k: v.item() if isinstance(v, torch.Tensor) else v for k, v in logs.items()}}
+        row = {
+            "step": self.state.global_step,
+            **{k: v.item() if isinstance(v, torch.Tensor) else v for k, v in logs.items()},
+        }
         if self.accelerator.is_main_process:
             with open(self.work / "log.jsonl", "a") as stream:
                 stream.write(json.dumps(row) + "\n")
@@ -165,7 +199,10 @@ class Trainer(GRPOTrainer):
         """Save as ``tmp/checkpoint-N``, seal with digests, rename to ``step-N``: a reader sees a whole checkpoint or none."""
         self.beat("save")
         folder = self.work / "checkpoints"
-        draft, final = folder / "tmp" / f"checkpoint-{self.state.global_step}", folder / f"step-{self.state.global_step}"
+        draft, final = (
+            folder / "tmp" / f"checkpoint-{self.state.global_step}",
+            folder / f"step-{self.state.global_step}",
+        )
         if self.accelerator.is_main_process:
             shutil.rmtree(folder / "tmp", ignore_errors=True)
         self.accelerator.wait_for_everyone()
@@ -209,7 +246,9 @@ class Stops(TrainerCallback):
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Put the buffered generation back, and start the clock."""
         if state.global_step:
             self.trainer.restore(self.trainer.work / "checkpoints" / f"step-{state.global_step}")
@@ -250,5 +289,11 @@ def step_line(row: dict[str, Any], max_steps: int) -> str:
         parts.append(f"entropy {row['entropy']:.2f}")
     parts.append(f"{row['time/step']:.1f} s ({row['tokens_per_second']:.0f} tokens/s)")
     left = (max_steps - row["step"]) * row["time/step"]
-    parts.append(f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left" if left < 7200 else f"{left / 3600:.1f} h left")
+    parts.append(
+        f"{left:.0f} s left"
+        if left < 120
+        else f"{left / 60:.0f} min left"
+        if left < 7200
+        else f"{left / 3600:.1f} h left"
+    )
     return " · ".join(parts)

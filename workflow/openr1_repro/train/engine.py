@@ -1,0 +1,161 @@
+"""vLLM beside the trainer on its GPU, in a process of its own, asked for nothing that GRPO does not use.
+
+TRL's colocated engine runs in the trainer's process: scheduling, detokenization and a Python object for every token's log-probability take
+turns with the kernels. Here they run beside them: the engine has its own process, token ids are not turned into text (TRL does that itself,
+in one batch), and log-probabilities come as flat lists. Weights go over through memory that both processes map (CUDA IPC), so nothing is
+copied through the host. What the trainer gets is what TRL's own class gives it.
+"""
+
+import contextlib
+import os
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import reduce_tensor
+from trl.generation.vllm_generation import VLLMGeneration
+
+from openr1_repro.train.process import die_with_parent
+
+BUCKET_BYTES = 1 << 30
+DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
+
+
+class SharedWeights:
+    """What the engine's worker learns to do (vLLM's `worker_extension_cls`)."""
+
+    def die_with_trainer(self) -> None:
+        """End the engine with the trainer, however that ends."""
+        die_with_parent()
+
+    def load_shared(self, packed: bytes) -> None:
+        """Load weights from memory that the trainer shares.
+
+        Args:
+            packed: pickle of (rebuild, its arguments, [(name, shape, offset)]), from `OwnProcessEngine.sync_weights`.
+        """
+        rebuild, arguments, places = pickle.loads(packed)
+        device = self.device.index or 0  # type: ignore[attr-defined]
+        # The trainer's own number of this GPU (7th argument) means another GPU here, where only this one is visible.
+        buffer = rebuild(*arguments[:6], device, *arguments[7:])
+        weights = [
+            (name, buffer[offset : offset + torch.Size(shape).numel()].view(shape)) for name, shape, offset in places
+        ]
+        self.model_runner.model.load_weights(weights)  # type: ignore[attr-defined]
+        torch.cuda.synchronize()  # the trainer fills the buffer anew as soon as this returns
+
+
+class OwnProcessEngine(VLLMGeneration):
+    """TRL's VLLMGeneration for one GPU a process, with the engine in a process of its own."""
+
+    def _init_vllm(self) -> None:
+        from vllm import LLM
+
+        with only_gpu(self.accelerator.device.index or 0):
+            self.llm = LLM(
+                model=self.model.name_or_path,
+                gpu_memory_utilization=self.gpu_memory_utilization,
+                max_model_len=self.max_model_length,
+                max_num_seqs=self.max_num_seqs,
+                enable_sleep_mode=self.enable_sleep_mode,
+                model_impl=self.model_impl,
+                seed=self.accelerator.process_index,
+                max_num_batched_tokens=8192,
+                logprobs_mode="processed_logprobs",  # after temperature and truncation: the policy that was sampled from
+                trust_remote_code=self.trust_remote_code,
+                worker_extension_cls=f"{SharedWeights.__module__}.{SharedWeights.__name__}",
+            )
+        self.llm.collective_rpc("die_with_trainer")
+        self.dtype = self.llm.llm_engine.model_config.dtype
+        self.buffer = torch.empty(0, dtype=self.dtype, device=self.accelerator.device)
+        if self.enable_sleep_mode:
+            self.llm.sleep(level=2)
+        self._llm_weights_sleeping = self.enable_sleep_mode
+        self.accelerator.wait_for_everyone()
+
+    def sync_weights(self) -> None:
+        """Give the engine the trainer's weights, a bucket at a time."""
+        if self.enable_sleep_mode:
+            torch.cuda.empty_cache()
+            self.llm.wake_up(tags=["weights"])
+            self._llm_weights_sleeping = False
+        places: list[tuple[str, list[int], int]] = []
+        used = 0
+        for name, weight in self._iter_named_params():
+            if used + weight.numel() > self.buffer.numel():
+                self._send(places)
+                places, used = [], 0
+                wanted = max(weight.numel(), BUCKET_BYTES // self.dtype.itemsize)
+                if wanted > self.buffer.numel():
+                    self.buffer = torch.empty(wanted, dtype=self.dtype, device=self.accelerator.device)
+            self.buffer[used : used + weight.numel()].copy_(weight.reshape(-1))
+            places.append((name, list(weight.shape), used))
+            used += -(-weight.numel() // 128) * 128  # views stay aligned
+        self._send(places)
+        self.llm.reset_prefix_cache()
+
+    def _send(self, places: list[tuple[str, list[int], int]]) -> None:
+        if places:
+            torch.cuda.synchronize()
+            self.llm.collective_rpc("load_shared", args=(pickle.dumps((*reduce_tensor(self.buffer), places)),))
+
+    def generate(self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None) -> tuple:
+        """One completion for each of ``prompts`` (TRL repeats a prompt for its group).
+
+        Returns:
+            As TRL's: (prompt ids, completion ids, log-probabilities as [sequence][token][1], None).
+        """
+        from vllm import SamplingParams
+
+        if images is not None:
+            raise NotImplementedError("images: set `fast_generation: false`")
+        if self.enable_sleep_mode:
+            if self._llm_weights_sleeping:
+                self.sync_weights()
+            self.llm.wake_up(tags=["kv_cache"])
+        parameters = SamplingParams(
+            **{
+                "n": 1,
+                "repetition_penalty": self.repetition_penalty,
+                "temperature": self.temperature,
+                "top_p": self.top_p,
+                "top_k": self.top_k,
+                "min_p": self.min_p or 0.0,
+                "max_tokens": self.max_completion_length,
+                "logprobs": self.logprobs,
+                "flat_logprobs": True,
+                "detokenize": False,
+                **self.generation_kwargs,
+            }
+        )
+        with profiler or contextlib.nullcontext():
+            outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False)
+        completions = [output.outputs[0] for output in outputs]
+        if self.enable_sleep_mode:
+            self.llm.sleep(level=2)
+            self._llm_weights_sleeping = True
+        # With `logprobs=0` each position holds the sampled token's alone, so the flat list has one number a token.
+        logprobs = [[[value] for value in completion.logprobs.logprobs] for completion in completions]
+        return prompts, [list(completion.token_ids) for completion in completions], logprobs, None
+
+
+@contextlib.contextmanager
+def only_gpu(index: int) -> Iterator[None]:
+    """Let a child that is started inside see only this process's GPU, and nothing of its process group."""
+    before = dict(os.environ)
+    named = before.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = named.split(",")[index] if named else str(index)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root(), before.get("PYTHONPATH")]))
+    for name in DISTRIBUTED:
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def package_root() -> str:
+    """The folder that holds this package, for the engine's process to import it from."""
+    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
