@@ -9,6 +9,7 @@ Runs in lighteval's own environment (envs/lighteval.txt), offline. Equal answers
 import argparse
 import importlib.metadata
 import os
+import shutil
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -44,7 +45,9 @@ def main() -> None:
     args = parser.parse_args()
     settings = stage.parse_settings(args.settings, StageSettings)
     rows = read_responses(args.responses)
-    os.environ.setdefault("HF_HOME", str(args.work.resolve() / "hf"))
+    for folder in ("lighteval", "hf"):  # lighteval's results and the data sets' cache: of this run only
+        shutil.rmtree(args.work / folder, ignore_errors=True)
+    os.environ["HF_HOME"] = str(args.work.resolve() / "hf")
     from openr1_repro.evaluate.replay import replay  # takes seconds: after everything that can be wrong is checked
     from openr1_repro.evaluate.verdicts import Claim, judge_all, metric_named
 
