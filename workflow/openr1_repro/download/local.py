@@ -1,5 +1,6 @@
 """Sources on this machine: a folder filled by hand, the embedded hub, a Python package."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -67,29 +68,34 @@ def fetch(
 
 _BUILD = """
 import importlib, json, pathlib, sys
-from importlib.metadata import version
-destination, builder, options, requirement = sys.argv[1:]
+destination, builder, options = sys.argv[1:]
 module, _, function = builder.partition(":")
 getattr(importlib.import_module(module), function)(pathlib.Path(destination), json.loads(options))
-pathlib.Path(destination + ".version").write_text(version(requirement))
 """
 
 
 def _build(asset: AssetSettings, destination: Path) -> tuple[str, str, Path]:
-    """Have the asset's builder write its files into ``destination``, in a Python with the locked packages."""
+    """Have the asset's builder write its files into ``destination``, with the locked packages before this Python's."""
     package = asset.package
     if package is None:
         raise SourceError("the asset has no key package")
-    shutil.rmtree(destination, ignore_errors=True)
-    destination.mkdir(parents=True)
-    command = ["uv", "run", "--quiet", "--no-project", "--isolated", "--python", sys.executable]
-    command += ["--with-requirements", package.requirements, "python", "-c", _BUILD]
-    command += [str(destination), package.builder, json.dumps(package.options), package.requirement]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    try:
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise SourceError("uv, which installs the package, is not on the path") from None
-    if done.returncode:
-        raise SourceError(redact((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]))
-    return package.requirement, Path(f"{destination}.version").read_text(), destination
+    site = destination.with_name("site")
+    for folder in (destination, site):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    # A lock is complete: resolving it again (as `uv run --with-requirements` does) would bring back what it leaves out.
+    install = ["uv", "pip", "install", "--quiet", "--python", sys.executable, "--target", str(site)]
+    install += ["--no-deps", "--require-hashes", "-r", package.requirements]
+    build = [sys.executable, "-c", _BUILD, str(destination), package.builder, json.dumps(package.options)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(site), str(Path(__file__).parents[2])))}
+    for command in (install, build):
+        try:
+            done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        except FileNotFoundError:
+            raise SourceError("uv, which installs the package, is not on the path") from None
+        if done.returncode:
+            raise SourceError(redact((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]))
+        found = [d.version for d in importlib.metadata.distributions(name=package.requirement, path=[str(site)])]
+        if not found:
+            raise SourceError(f"{package.requirement} is not in {package.requirements}: add it there, run `make lock`")
+    return package.requirement, found[0], destination
