@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -83,6 +84,21 @@ def digits(completions, **kwargs):
     """A reward that a random model can raise: the share of characters that are digits."""
     texts = [c[0]["content"] for c in completions]
     return [sum(ch.isdigit() for ch in text) / max(1, len(text)) for text in texts]
+
+
+def constant(completions, **kwargs):
+    """A reward that teaches nothing."""
+    return [1.0] * len(completions)
+
+
+def never(completions, **kwargs):
+    """A reward that hangs."""
+    time.sleep(3600)
+
+
+def broken(completions, **kwargs):
+    """A reward that fails."""
+    raise RuntimeError("this reward is broken")
 
 
 def settings(**grpo):

@@ -1,0 +1,202 @@
+"""The train stage as a command, on a CPU with a tiny model: resume, preemption, damage, and every way it stops with a diagnosis."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.train_env
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny  # noqa: E402
+
+HERE = Path(__file__).parent
+TIMES = ("time/", "tokens_per_second", "memory/", "reward_engine/", "step_time")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    tiny.make_model(folder / "model")
+    tiny.make_prompts(folder / "prompts")
+    return folder
+
+
+def start(inputs, folder, settings):
+    """The command as a process; its output goes to ``<folder>/out.log``."""
+    folder.mkdir(exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps(settings))
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join([str(HERE.parents[1] / "workflow"), str(HERE), os.environ.get("PYTHONPATH", "")]),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "openr1_repro.train", "--settings", f"@{folder}/settings.json"]
+    command += ["--model", str(inputs / "model"), "--prompts", str(inputs / "prompts")]
+    command += ["--work", str(folder / "work"), "--output", str(folder / "training")]
+    return subprocess.Popen(command, env=environment, stdout=open(folder / "out.log", "ab"), stderr=subprocess.STDOUT)
+
+
+def train(inputs, folder, settings):
+    """Run the command to its end: exit status and all it printed."""
+    status = start(inputs, folder, settings).wait(timeout=240)
+    return status, (folder / "out.log").read_text()
+
+
+def wait_for(folder, text, process, seconds=180):
+    deadline = time.time() + seconds
+    while text not in (folder / "out.log").read_text():
+        assert process.poll() is None, (folder / "out.log").read_text()
+        assert time.time() < deadline, (folder / "out.log").read_text()
+        time.sleep(0.05)
+
+
+def log_of(folder):
+    """The log without what a clock or the operating system measured."""
+    rows = [json.loads(line) for line in (folder / "training" / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.startswith(TIMES)} for row in rows]
+
+
+def weights_of(folder):
+    return {row["name"]: row["sha256"] for row in json.loads((folder / "training" / "checkpoints.json").read_text())}
+
+
+def children_gone(folder):
+    """Whether no process of this run is left."""
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    return not any(str(folder / "work") in line for line in listed.splitlines())
+
+
+@pytest.fixture(scope="module")
+def unbroken(inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    status, output = train(inputs, folder, tiny.settings(save_steps=1))
+    assert status == 0, output
+    return folder
+
+
+def test_a_run_leaves_models_a_log_and_completions(unbroken):
+    import pyarrow.parquet as pq
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    training = unbroken / "training"
+    assert list(weights_of(unbroken)) == ["step-1", "step-2", "step-3", "step-4"]
+    rows = log_of(unbroken)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert {"loss", "reward", "entropy", "rewards/digits/mean", "frac_reward_zero_std", "clip_ratio/region_mean",
+            "completions/mean_length", "learning_rate", "grad_norm", "trained_tokens"} <= set(rows[0])  # fmt: skip
+    completions = [pq.read_table(file) for file in sorted((training / "completions").glob("*.parquet"))]
+    assert [len(table) for table in completions] == [8, 8, 8, 8]
+    model = training / "checkpoints" / "step-4"
+    assert AutoTokenizer.from_pretrained(model).chat_template == tiny.TEMPLATE
+    assert AutoModelForCausalLM.from_pretrained(model).config.model_type == "qwen2"
+    assert "base_model: test/tiny" in (model / "README.md").read_text()
+    assert not list(model.glob("optimizer*"))
+    facts = json.loads((training / "train.json").read_text())
+    assert (facts["steps"], facts["device"], facts["attn_implementation"]) == (4, "cpu", "sdpa")
+    assert "step 4/4" in (unbroken / "out.log").read_text()
+
+
+def test_sigterm_saves_and_the_rerun_ends_as_if_nothing_had_happened(inputs, unbroken, tmp_path):
+    settings = tiny.settings(save_steps=1)
+    process = start(inputs, tmp_path, settings)
+    wait_for(tmp_path, "step 1/4", process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 75
+    assert children_gone(tmp_path)
+    assert not (tmp_path / "training").exists()
+    status, output = train(inputs, tmp_path, settings)
+    assert status == 0, output
+    assert "resuming from step-" in output
+    assert log_of(tmp_path) == log_of(unbroken)  # to the last bit: one process, one thread
+    assert weights_of(tmp_path) == weights_of(unbroken)
+
+
+def test_kill_and_a_corrupt_checkpoint_cost_steps_and_nothing_else(inputs, unbroken, tmp_path):
+    settings = tiny.settings(save_steps=1)
+    process = start(inputs, tmp_path, settings)
+    wait_for(tmp_path, "step 3/4", process)
+    process.kill()
+    process.wait()
+    deadline = time.time() + 20
+    while not children_gone(tmp_path):  # they die with their supervisor
+        assert time.time() < deadline
+        time.sleep(0.1)
+    newest = max((tmp_path / "work" / "checkpoints").glob("step-*"), key=lambda c: int(c.name[5:]))
+    with open(newest / "model.safetensors", "r+b") as stream:
+        stream.seek(200)
+        stream.write(b"\xff\xff")
+    status, output = train(inputs, tmp_path, settings)
+    assert status == 0, output
+    assert f"checkpoint {newest.name} is damaged" in output
+    assert log_of(tmp_path) == log_of(unbroken)
+    assert weights_of(tmp_path)["step-4"] == weights_of(unbroken)["step-4"]
+
+
+def test_a_finished_run_is_published_again_without_training(inputs, unbroken):
+    before = weights_of(unbroken)
+    status, output = train(inputs, unbroken, tiny.settings(save_steps=1))
+    assert status == 0, output
+    assert output.count("step 1/4") == 1
+    assert weights_of(unbroken) == before
+
+
+def test_two_processes_stop_and_resume_with_another_recipe_starting_afresh(inputs, tmp_path):
+    settings = tiny.settings(per_device_train_batch_size=4, max_steps=3, save_steps=10)
+    settings["train"]["accelerate"] = {"num_processes": 2}
+    process = start(inputs, tmp_path, settings)
+    wait_for(tmp_path, "step 1/3", process)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(timeout=120) == 75
+    status, output = train(inputs, tmp_path, settings)
+    assert status == 0, output
+    assert "resuming from step-" in output
+    assert json.loads((tmp_path / "training" / "train.json").read_text())["processes"] == 2
+    assert [row["step"] for row in log_of(tmp_path)] == [1, 2, 3]
+    settings["train"]["grpo"]["max_steps"] = 1
+    status, output = train(inputs, tmp_path, settings)
+    assert status == 0, output
+    assert "starting afresh: settings changed" in output
+    assert [row["step"] for row in log_of(tmp_path)] == [1]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(inputs, tmp_path):
+    status, output = train(inputs, tmp_path, tiny.settings(learning_rate=1.0e38, max_grad_norm=0.0, save_steps=1))
+    assert status == 1
+    assert "not a finite number" in output
+    assert "learning_rate" in output
+    assert not (tmp_path / "training").exists()
+
+
+def test_rewards_without_spread_stop_the_run(inputs, tmp_path):
+    settings = tiny.settings(max_steps=20)
+    settings["train"]["rewards"]["reward_funcs"] = ["tiny:constant"]
+    settings["train"]["stop_after_steps_without_spread"] = 2
+    status, output = train(inputs, tmp_path, settings)
+    assert status == 1
+    assert "step 2: for 2 steps every group got equal rewards" in output
+
+
+def test_a_rank_that_hangs_is_found_and_ended(inputs, tmp_path):
+    settings = tiny.settings()
+    settings["train"]["rewards"]["reward_funcs"] = ["tiny:never"]
+    settings["train"]["watchdog_minutes"] = 0.1
+    status, output = train(inputs, tmp_path, settings)
+    assert status == 1
+    assert "rank-0 has been at `step 1: rewards`" in output
+    assert "in never" in output  # the stack says where
+    assert children_gone(tmp_path)
+
+
+def test_a_reward_that_fails_shows_its_traceback(inputs, tmp_path):
+    settings = tiny.settings()
+    settings["train"]["rewards"]["reward_funcs"] = ["tiny:broken"]
+    status, output = train(inputs, tmp_path, settings)
+    assert status == 1
+    assert "this reward is broken" in output
+    assert "training failed with status" in output
