@@ -1,10 +1,10 @@
 """The process that talks to one hub: lists a repository, then fetches what it is told to. The other end is ``hub.py``.
 
 A process of its own, because the clients of the hubs cannot be interrupted: ``hub.py`` watches what arrives and ends
-it when nothing does. One JSON object a line; first line in: the order. Out: ``{"listing": …}``; in: ``{"fetch":
-[files]}``; then out, as it goes, ``{"bytes": so far}``, ``{"wait": seconds, "why": …}``, ``{"done": path, "sha256":
-…}``, at last ``{"end": true}`` or ``{"error": …}``. It ends by itself when its standard input closes, so that nothing
-outlives a killed parent.
+it when nothing does. One JSON object a line; first line in: the order. Out: ``{"ready": true}`` (the hub's time to
+answer starts), ``{"listing": …}``; in: ``{"fetch": [files]}``; then out, as it goes, ``{"bytes": so far}``,
+``{"wait": seconds, "why": …}``, ``{"done": path, "sha256": …}``, at last ``{"end": true}`` or ``{"error": …}``. It
+ends by itself when its standard input closes, so that nothing outlives a killed parent.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openr1_repro.download.files import File, SourceError, check, is_right, place
+from openr1_repro.download.files import File, SourceError, WrongBytes, check, is_right, place
 from openr1_repro.stage import digest
 
 T = TypeVar("T")
@@ -57,8 +57,8 @@ class Hub:
     """The file in the client's own cache on this machine."""
     fetch: Callable[[File, Path, Path, Callable[[int], None]], str | None]
     """``fetch(file, partial, target, count)``: bring ``file`` to ``target`` through ``partial``, which may hold its
-    beginning. ``count(bytes)`` is called as they arrive, negatively for bytes that are thrown away. Gives the SHA-256 if
-    it was checked on the way, else None."""
+    beginning. ``count(bytes)`` is called as they arrive, negatively for bytes that are thrown away. Gives the SHA-256
+    if it was checked on the way, else None."""
 
 
 def tell(**message: Any) -> None:
@@ -89,6 +89,7 @@ class _Counter:
 def serve(connect: Callable[[Order], Hub]) -> None:
     """Do one order."""
     order = Order(**json.loads(sys.stdin.readline()))
+    tell(ready=True)
     try:
         hub = connect(order)
         commit, found = _persistent(hub.list, order, listing=True)
@@ -125,12 +126,9 @@ def _bring(hub: Hub, order: Order, commit: str, file: File, count: Callable[[int
     """Have ``file``, checked, at ``work/files/<path>``."""
     work = Path(order.work)
     target = work / "files" / file.path
-    if is_right(target, file):
-        count(file.size)
-        tell(done=file.path, sha256=check(target, file))
-        return
-    if (cached := hub.cached(file)) and is_right(cached.resolve(), file):
+    if not is_right(target, file) and (cached := hub.cached(file)) and is_right(cached.resolve(), file):
         place(cached, target)
+    if is_right(target, file):
         count(file.size)
         tell(done=file.path, sha256=check(target, file))
         return
@@ -140,21 +138,18 @@ def _bring(hub: Hub, order: Order, commit: str, file: File, count: Callable[[int
     draft = work / "parts" / key / file.path
     partial = draft.with_name(draft.name + ".incomplete")
     draft.parent.mkdir(parents=True, exist_ok=True)
-    sha256 = None
-    if not is_right(draft, file):
-        draft.unlink(missing_ok=True)
-        resumed = partial.exists()
-        sha256 = _persistent(lambda: hub.fetch(file, partial, draft, count), order)
-        if resumed and not sha256 and not is_right(draft, file):
+    resumed = partial.exists()
+    while True:
+        try:
+            sha256 = _persistent(lambda: hub.fetch(file, partial, draft, count), order) or check(draft, file)
+            break
+        except WrongBytes:
+            draft.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
+            if not resumed:
+                raise
             # The beginning came from an earlier run, perhaps from another hub: once more, from the first byte.
-            draft.unlink()
-            count(-file.size)
-            sha256 = _persistent(lambda: hub.fetch(file, partial, draft, count), order)
-    try:
-        sha256 = sha256 or check(draft, file)
-    except SourceError:
-        draft.unlink()
-        raise
+            resumed = False
     target.parent.mkdir(parents=True, exist_ok=True)
     draft.replace(target)
     tell(done=file.path, sha256=sha256)
@@ -232,6 +227,8 @@ def explain(error: BaseException) -> str:
         chain.append(str(cause))
         cause = cause.__cause__ or cause.__context__
     text = " ".join(chain)
+    if "JSONDecode" in type(error).__name__:
+        return "not a hub's answer (a network's sign-in page?)"
     if re.search(r"Name or service not known|name resolution|No address|nodename|getaddrinfo|NameResolution", text):
         return "its name cannot be resolved (no network, or a wrong address)"
     if "refused" in text:

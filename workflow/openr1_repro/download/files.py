@@ -33,6 +33,10 @@ class SourceError(Exception):
         self.again = again
 
 
+class WrongBytes(SourceError):
+    """The bytes of a file are not those announced."""
+
+
 @dataclass(frozen=True)
 class File:
     """One file as its source announces it: ``size`` in bytes, and the hash that the source knows (``git_sha1``: git's
@@ -138,20 +142,20 @@ def check(path: Path, file: File) -> str:
     """SHA-256 of the bytes at ``path``.
 
     Raises:
-        SourceError: if they are not what was announced.
+        WrongBytes: if they are not what was announced.
     """
     size = path.stat().st_size
     if size != file.size:
-        raise SourceError(f"{file.path}: {size} bytes, announced were {file.size}")
+        raise WrongBytes(f"{file.path}: {size} bytes, announced were {file.size}")
     if file.sha256:
         with open(path, "rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         if sha256 != file.sha256:
-            raise SourceError(f"{file.path}: wrong bytes: SHA-256 {sha256[:12]}…, announced was {file.sha256[:12]}…")
+            raise WrongBytes(f"{file.path}: wrong bytes: SHA-256 {sha256[:12]}…, announced was {file.sha256[:12]}…")
         return sha256
     sha256, git = digests(path)
     if file.git_sha1 not in (None, git):
-        raise SourceError(f"{file.path}: wrong bytes: git blob {git[:12]}…, announced was {file.git_sha1[:12]}…")  # type: ignore[index]
+        raise WrongBytes(f"{file.path}: wrong bytes: git blob {git[:12]}…, announced was {file.git_sha1[:12]}…")  # type: ignore[index]
     return sha256
 
 

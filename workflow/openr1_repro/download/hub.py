@@ -125,6 +125,7 @@ def fetch(
     limits = {"workers": settings.workers, "retries": settings.retries, "max_wait_seconds": settings.max_wait_seconds}
     with _Client(module, _environment(settings, with_token), Path(order["work"])) as client:
         client.send(order | limits)
+        message = client.receive(120)  # until "ready": starting Python on a busy machine is not the hub's fault
         deadline = time.monotonic() + settings.answer_seconds
         while "listing" not in (message := client.receive(deadline - time.monotonic())):
             if not message:

@@ -27,11 +27,11 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
 from openr1_repro.download.client import EndedEarly, Hub, Order, serve
-from openr1_repro.download.files import File, SourceError
+from openr1_repro.download.files import File, SourceError, WrongBytes
 from openr1_repro.download.local import listing
 
 # The client's 10 MB would show no progress on a slow line, and lose as much when killed.
-constants.DOWNLOAD_CHUNK_SIZE = 2**18
+constants.DOWNLOAD_CHUNK_SIZE = 2**16
 
 
 def _raise_at_once(response: httpx.Response) -> None:
@@ -54,7 +54,7 @@ class _Sink:
     def write(self, data: bytes) -> int:
         self.size += len(data)
         if self.size > self.file.size:
-            raise SourceError(f"{self.file.path}: more bytes than the {self.file.size} announced")
+            raise WrongBytes(f"{self.file.path}: more bytes than the {self.file.size} announced")
         self.hash.update(data)
         self.count(len(data))
         return self.stream.write(data)
@@ -134,8 +134,11 @@ def connect(order: Order) -> Hub:
                 )  # fmt: skip
             except BaseException as error:
                 count(-sink.size)
+                early = f"{file.path}: ended after {sink.size} of {file.size} bytes"
+                if isinstance(error, HfHubHTTPError) and error.response.status_code == 416:
+                    raise WrongBytes(early) from None
                 if isinstance(error, OSError) and "Consistency check" in str(error):
-                    raise EndedEarly(f"{file.path}: ended after {sink.size} of {file.size} bytes") from None
+                    raise EndedEarly(early) from None
                 raise
         partial.replace(target)
         sha256 = sink.hash.hexdigest()

@@ -8,11 +8,15 @@ from typing import Any
 
 from modelscope.hub.api import HubApi
 from modelscope.hub.callback import ProgressCallback
-from modelscope_hub.errors import FileIntegrityError
+from modelscope_hub import _download
+from modelscope_hub.errors import FileIntegrityError, FileSizeMismatchError
 
 from openr1_repro.download.client import Hub, Order, serve
-from openr1_repro.download.files import File, SourceError
+from openr1_repro.download.files import File, SourceError, WrongBytes
 from openr1_repro.download.local import listing
+
+# Wrong bytes are a reason to ask the next source, not to ask for the same again in silence.
+_download.DOWNLOAD_HASH_RETRY_TIMES = _download.DOWNLOAD_SIZE_RETRY_TIMES = 1
 
 
 def connect(order: Order) -> Hub:
@@ -62,10 +66,10 @@ def connect(order: Order) -> Hub:
         except BaseException as error:
             count(-counted)
             if isinstance(error, FileIntegrityError):
-                newer = {f.path: f for f in list_files()[1]}.get(file.path)
-                if newer != file:
+                if {f.path: f for f in list_files()[1]}.get(file.path) != file:
                     raise SourceError(f"{file.path}: changed at the hub while it was fetched", again=True) from None
-                raise SourceError(f"{file.path}: wrong bytes or a wrong length: {error.message}") from None
+                what = "length" if isinstance(error, FileSizeMismatchError) else "bytes"
+                raise WrongBytes(f"{file.path}: wrong {what}: {error.message.split(' (')[0]}") from None
             raise
         return file.sha256
 

@@ -1,0 +1,55 @@
+"""Kill -9 at random moments: nothing finished is fetched twice, and the asset is the same in the end."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from .conftest import Job, repository
+from .hubs import Hubs
+
+FILES = {f"data/train-{i:05}-of-00012.parquet": random.Random(i).randbytes(400_000) for i in range(12)}
+
+
+@pytest.mark.parametrize(
+    ("source", "kills"),
+    [
+        pytest.param("huggingface", 4),
+        pytest.param("modelscope", 2),
+        pytest.param("huggingface", 20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+        pytest.param("modelscope", 20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    ],
+)
+def test_killed_at_random_moments(tmp_path, source, kills):
+    hub = Hubs({"datasets/org/tiny": repository(FILES)})
+    hub.rate = 40_000 * 12 / kills  # slow enough for every kill to find something unfinished
+    job = Job(tmp_path, hub.endpoint, hub.endpoint)
+    job.asset = {"kind": "dataset", "repo": "org/tiny", "sources": [source]}
+    job.download["workers"] = 4
+    draw = random.Random(kills)
+    finished_at: dict[str, int] = {}  # file -> how many requests there had been when it was seen finished
+    resumed = 0
+    for _ in range(kills):
+        before = len(hub.requests)
+        process = job.start()
+        while not any(r.route == "storage" for r in hub.requests[before:]) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 2))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        resumed += any(r.start > 0 for r in hub.requests[before:])
+        time.sleep(0.3)  # the client notices that its parent is gone
+        now = len(hub.requests)
+        for path in (job.output / ".work/files").rglob("*.parquet"):
+            finished_at.setdefault(path.relative_to(job.output / ".work/files").as_posix(), now)
+        assert not (job.output / "manifest.json").exists() or len(finished_at) == 0
+    hub.rate = 0
+    job.run()
+    assert job.files() == FILES
+    assert job.manifest()["files"][0]["path"] == "data/train-00000-of-00012.parquet"
+    for path, seen in finished_at.items():
+        assert not [r for r in hub.requests[seen:] if r.path == path and r.method == "GET"]
+    assert resumed  # unfinished ones went on from where they were
+    hub.close()
