@@ -1,11 +1,16 @@
 """Writes what the other stages leave behind for a report: files of the real schemas with made-up, seeded numbers."""
 
+import contextlib
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from openr1_repro import stage
+from openr1_repro.report.__main__ import main
 
 HOSTILE = (
     "</pre><script>document.title='owned'</script><img src=http://evil.invalid/x onerror=\"document.title='owned'\">"
@@ -21,6 +26,28 @@ BENCHMARKS = {
 STEPS = [25, 50, 75, 100]
 
 
+def run_command(*arguments: str) -> tuple[int, str, str]:
+    """``python -m openr1_repro.report`` in this process: exit status, stdout, stderr."""
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    given, sys.argv = sys.argv, ["openr1_repro.report", *arguments]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            stage.run(main)
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    finally:
+        sys.argv = given
+    return status, out.getvalue(), err.getvalue()
+
+
+def report(folder: Path, settings: dict[str, Any], *, check: bool = True) -> tuple[int, str, str]:
+    """Write the report of ``settings`` into ``folder/report``, as the workflow does."""
+    (folder / "settings.json").write_text(json.dumps(settings))
+    done = run_command("--settings", f"@{folder / 'settings.json'}", "--output", str(folder / "report"))
+    assert not check or done[0] == 0, done[2]
+    return done
+
+
 def write_results(
     folder: Path,
     variants: dict[str, float],
@@ -33,7 +60,7 @@ def write_results(
     ``variants``: name to the share of its unsolved problems that training teaches. ``problems``: benchmark to size.
     """
     problems = problems or {"sums": 200, "champ": 60}
-    settings: dict[str, Any] = {"variants": {}, "locks": {}, "benchmarks": {b: BENCHMARKS[b] for b in problems}}
+    settings: dict[str, Any] = {"variants": {}, "locks": {}, "benchmarks": BENCHMARKS}
     scoring = {
         "protocol": {"name": "open-r1", "temperature": 0.6, "top_p": 0.95, "max_new_tokens": 128},
         "versions": {"lighteval": "0.13.0", "sympy": "1.14.0"},

@@ -12,25 +12,11 @@ import polars as pl
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from results_tree import write_results
+from results_tree import report, run_command, write_results
 
 ROOT = Path(__file__).parents[2]
 # Small and few: what is tested is what is said, not how well 9,999 resamples fill an interval.
 SMALL = {"sums": 30, "champ": 12}
-
-
-def report(folder: Path, settings: dict[str, Any], *, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command as the workflow does; the page lands in ``folder/report``."""
-    (folder / "settings.json").write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "openr1_repro.report", "--settings", f"@{folder / 'settings.json'}"]
-    done = subprocess.run(
-        [*command, "--output", str(folder / "report")],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
-        capture_output=True,
-        text=True,
-    )
-    assert not check or done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +24,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     folder = tmp_path_factory.mktemp("two")
     settings = write_results(folder, {"learns": 0.5, "does-not": 0.0}, SMALL)
     settings["published"] = str(ROOT / "config" / "published.yaml")
-    return folder / "report", settings, report(folder, settings).stdout
+    return folder / "report", settings, report(folder, settings)[1]
 
 
 def test_writes_all_four_files_and_says_the_headline(written):
@@ -50,13 +36,7 @@ def test_writes_all_four_files_and_says_the_headline(written):
     assert "95 % interval" in lines[1]
     assert "no difference shown" not in lines[1]
     assert lines[2].endswith(": no difference shown")
-    shown = subprocess.run(
-        [sys.executable, "-m", "openr1_repro.report", "--show", str(output)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
-        capture_output=True,
-        text=True,
-    )
-    assert shown.stdout == said
+    assert run_command("--show", str(output)) == (0, said, "")
 
 
 def test_no_difference_shown_stands_wherever_such_a_gain_stands(written):
@@ -122,7 +102,7 @@ def test_csv_has_every_model_benchmark_and_measure(written):
 
 
 def test_page_is_small_and_holds_the_provenance(written):
-    output, settings, _ = written
+    output, _, _ = written
     html = (output / "index.html").read_text()
     assert len(html.encode()) < 2_000_000
     for text in ("0123456789abcdef0123456789abcdef01234567", "ab" * 32, "openr1-repro/tiny", "sdpa", "lighteval"):
@@ -215,8 +195,14 @@ def test_damaged_input_is_named_and_the_old_report_stays(tmp_path, damage, says)
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "index.html").write_text("old")
     damage(settings["variants"]["alone"])
-    done = report(tmp_path, settings, check=False)
-    assert done.returncode == 1
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    status, _, errors = report(tmp_path, settings, check=False)
+    assert status == 1
+    assert says in errors
     assert [p.read_text() for p in (tmp_path / "report").iterdir()] == ["old"]
+
+
+def test_as_a_command_it_explains_itself_and_leaves_no_traceback(tmp_path):
+    command = [sys.executable, "-m", "openr1_repro.report", "--settings", "{}", "--output", str(tmp_path / "report")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: --settings: variants: Field required\n")

@@ -2,7 +2,6 @@ import math
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from openr1_repro.report.words import clipped, number, percent, points, pvalue, shown
 
 

@@ -29,11 +29,15 @@ from openr1_repro.report.settings import Inputs
 def main() -> None:
     """Write the report."""
     parser = argparse.ArgumentParser(description="Write the report of one or several variants.")
-    stage.add_settings_argument(parser)
-    parser.add_argument(
-        "--output", required=True, type=Path, help="folder to write: index.html, summary.json, metrics.csv, REPORT.md"
-    )
+    parser.add_argument("--settings", help="what the report is about (Inputs in report/settings.py): JSON, or @file")
+    parser.add_argument("--output", type=Path, help="folder to write")
+    parser.add_argument("--show", type=Path, metavar="FOLDER", help="write nothing, say what the report in FOLDER says")
     arguments = parser.parse_args()
+    if arguments.show:
+        show(arguments.show)
+        return
+    if not arguments.settings or not arguments.output:
+        parser.error("--settings and --output are needed to write a report")
     settings = stage.parse_settings(arguments.settings, Inputs)
 
     runs = [read_run(name, files) for name, files in settings.variants.items()]

@@ -20,9 +20,10 @@ def measure(run: Run, headline: str | None) -> dict[str, Any]:
         headline: benchmark of the headline; None, or one that the variant has not run: its first.
 
     Returns:
-        ``checkpoint`` (chosen on the validation prompts), ``why``, ``headline`` (``benchmark, base, trained, difference``)
-        and ``benchmarks``: by name ``problems, samples, models``, and by model `statistics.summarise`'s row with
-        ``difference``, `statistics.compare`'s from the base model, Holm-corrected over the benchmarks. Scores are fractions.
+        ``checkpoint`` (chosen on the validation prompts), ``why``, ``headline`` (``benchmark, base, trained,
+        difference``) and ``benchmarks``: by name ``problems, samples, models``, and by model `statistics.summarise`'s
+        row with ``difference``, `statistics.compare`'s from the base model, Holm-corrected over the benchmarks. Scores
+        are fractions.
 
     Raises:
         UserError: if a model lacks problems or samples that another has.

@@ -56,14 +56,14 @@ MEASURES = [
     ("gpu_utilisation", "GPU", "per cent busy", False),
 ]
 METHOD = [
-    "avg@k is the share of right samples, a mean over problems. pass@k is the unbiased estimate that at least one of k samples "
-    "is right, maj@k the share of problems whose most frequent answer is right.",
-    "Intervals are at 95 %, by bootstrap over problems: another set of problems like these, sampled anew, moves a score this much. "
-    "Differences are paired, the same problems answered by both models.",
-    "Two models are called different only where the interval leaves out 0 and a permutation test on the same pairs agrees "
-    "(p at most 0.05, corrected by Holm's method over the benchmarks). Everything else is “no difference shown”.",
-    "The checkpoint of the headline is chosen on held-out training problems and never on a benchmark; the other checkpoints' "
-    "scores are shown so that the choice can be judged.",
+    "avg@k is the share of right samples, a mean over problems. pass@k is the unbiased estimate that at least one of k "
+    "samples is right, maj@k the share of problems whose most frequent answer is right.",
+    "Intervals are at 95 %, by bootstrap over problems: other problems of this kind would move a score so much. "
+    "Differences are paired: the same problems, answered by both models.",
+    "Two models are called different only where the interval leaves out 0 and a permutation test on the same pairs "
+    "agrees (p at most 0.05, by Holm's method over the benchmarks). Everything else is “no difference shown”.",
+    "The checkpoint of the headline is chosen on held-out training problems, never on a benchmark; the scores of the "
+    "other checkpoints are shown so that the choice can be judged.",
     "Base model and checkpoints were prompted, sampled and scored the same way, by lighteval's metrics.",
 ]
 
@@ -248,7 +248,7 @@ def _ends(values: Sequence[float], share: bool) -> str:
 
 
 def _rewards(runs: list[Run]) -> dict[str, Any]:
-    """A row a reward function: its mean in the first and the last tenth of the run, and what else was logged of it in the last."""
+    """A row a reward function: its mean in the run's first and last tenth, then what else was logged of it."""
     logged = [
         [
             {
@@ -350,7 +350,7 @@ def _datasets(settings: Inputs, runs: list[Run]) -> list[dict[str, Any]]:
         found.append({
             "runs": ", ".join(run.name for run in users),
             "sentence": f"Of {count(start)} rows {count(left)} are left: {count(output['train'])} to train on, "
-            f"{count(output['validation'])} held out to choose a checkpoint by. The filters, in the order they were applied:",
+            f"{count(output['validation'])} held out to choose a checkpoint by. The filters, in their order:",
             "steps": rows,
             "examples": [
                 {**s, "reasons": list(s["reasons"].items())[:12], "examples": s["examples"][:limit]}
@@ -447,7 +447,7 @@ def _completions(settings: Inputs, run: Run) -> list[dict[str, Any]]:
         limit = min(settings.report.num_completions, ranked.height // 2)
         for title, rows in (("highest", ranked.head(limit)), ("lowest", ranked.tail(limit).reverse())):
             groups.append({
-                "title": f"Step {frame['step'][0]}: {limit} completions with the {title} reward, of {frame.height} logged",
+                "title": f"Step {frame['step'][0]}: the {limit} of {frame.height} completions with the {title} reward",
                 "rows": [
                     {
                         "prompt": _last_message(row["prompt"]),
