@@ -74,7 +74,7 @@ train:
     reward_weights: [1.0]
 evaluate:
   benchmarks: [math-500, aime2024]
-  samples: 0
+  temperature: -1
 """
     )
     found = messages(project, "bad", "nowhere")
@@ -88,7 +88,7 @@ evaluate:
         ("bad.yaml:13:", "train.grpo.learning_rat", "learning_rate"),
         ("bad.yaml:15:", "train.rewards", "acuracy"),
         ("bad.yaml:18:", "evaluate.benchmarks", "aime2024"),
-        ("bad.yaml:19:", "evaluate.samples", "greater than or equal to 1"),
+        ("bad.yaml:19:", "evaluate.temperature", "greater than or equal to 0"),
         ("config.yaml", "nowhere"),
     }
     for parts in expected:

@@ -64,6 +64,18 @@ def test_signal_reaches_the_stage(tmp_path: Path, number: signal.Signals) -> Non
     assert time.monotonic() - began < 10
 
 
+def test_stage_ends_with_a_killed_job(tmp_path: Path) -> None:
+    job = start(tmp_path, "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+    assert job.stdout is not None
+    child = int(job.stdout.readline().split()[-1])
+    job.kill()
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists() or " Z " in Path(f"/proc/{child}/stat").read_text():
+            return
+        time.sleep(0.1)
+    pytest.fail("the stage went on")
+
+
 def test_unknown_environment_is_a_clear_error(tmp_path: Path) -> None:
     environment = {k: v for k, v in ENVIRONMENT.items() if k != "OPENR1_REPRO_PYTHON"}
     job = subprocess.run(

@@ -128,12 +128,30 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 
-def _explain(error: ValidationError, model: type[BaseModel], layers: Sequence[Layer], prefix: Location = ()) -> Iterator[str]:
+def _place(location: Location, value: Any) -> Location:
+    """The keys of pydantic's ``location`` that a file has: without the names of union members that it puts in between."""
+    place: Location = ()
+    for part in location:
+        tag = isinstance(part, str) and ("[" in part or part in ("int", "float", "str", "bool"))
+        if not isinstance(value, (dict, list)) or (tag and part not in value):
+            continue
+        place = (*place, part)
+        inside = isinstance(value, dict) or (isinstance(part, int) and part < len(value))
+        value = (value.get(part) if isinstance(value, dict) else value[part]) if inside else None  # type: ignore[index, arg-type]
+    return place
+
+
+def _explain(
+    error: ValidationError, model: type[BaseModel], value: Any, layers: Sequence[Layer], prefix: Location
+) -> Iterator[str]:
     for item in error.errors():
-        # pydantic puts the names of union members and validators into the location: keep what the file has
-        location = tuple(part for part in item["loc"] if not (isinstance(part, str) and not part.replace("_", "").isidentifier()))
-        key = ".".join(map(str, location)) or "(whole file)"
+        location = _place(item["loc"], value)
         message = item["msg"].removeprefix("Value error, ")
+        name, _, rest = message.partition(": ")
+        section = _model_at(model, location)
+        if section is not None and rest and name in section.model_fields:  # a check over several keys names the wrong one
+            location, message = (*location, name), rest
+        key = ".".join(map(str, location)) or "(whole file)"
         if item["type"] == "extra_forbidden":
             inside = _model_at(model, location[:-1])
             message = "unknown key" + nearest(str(location[-1]), list(inside.model_fields) if inside else [])
@@ -255,7 +273,7 @@ class _Loader:
         try:
             return model.model_validate(value)
         except ValidationError as error:
-            self.errors += _explain(error, model, layers, prefix)
+            self.errors += _explain(error, model, value, layers, prefix)
             return None
 
     def expect(self, name: Any, known: Mapping[str, Any], where: str, layers: Sequence[Layer], location: Location) -> None:
@@ -270,7 +288,8 @@ class _Loader:
         """A variant's files from the lowest ``base`` up, and their contents merged."""
         known = {path.stem: path for path in sorted((self.root / "config/variants").glob("*.yaml"))}
         layers: list[Layer] = []
-        asked, location = main, ("variants", position)
+        asked: Sequence[Layer] = main
+        location: Location = ("variants", position)
         while name is not None:
             self.expect(name, known, "config/variants", asked, location)
             if name not in known:

@@ -9,6 +9,7 @@ installed (a cluster's module, a container), ``OPENR1_REPRO_PYTHON=/path/to/pyth
 """
 
 import argparse
+import ctypes
 import fcntl
 import hashlib
 import io
@@ -27,6 +28,7 @@ from openr1_repro.stage import UserError, run
 LOCKS = Path(__file__).parents[2] / "envs"
 TAIL_LINES = 20
 PROGRESS_SECONDS = 2.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def python_of(name: str) -> str:
@@ -64,6 +66,11 @@ def python_of(name: str) -> str:
     return str((environment / "bin" / "python").absolute())
 
 
+def _end_with_parent() -> None:
+    """In the child: get SIGTERM when this process dies, however it dies, so that no stage runs on beside its rerun."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def main() -> None:
     """Run the command after ``--``, mirror what it prints, and explain a failure."""
     parser = argparse.ArgumentParser(description="Run a stage in its environment, with a log.")
@@ -79,7 +86,9 @@ def main() -> None:
     prefix = f"{arguments.label} | " if arguments.label else ""
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with open(arguments.log, "w", encoding="utf-8") as log:
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent
+        )
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, lambda received, _: child.send_signal(received))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the child by itself: it is in the same group
