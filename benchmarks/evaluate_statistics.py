@@ -14,7 +14,6 @@ import scipy.stats
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from common import write_row
-
 from openr1_repro.evaluate import statistics
 
 EVALUATIONS = 2000
@@ -29,7 +28,7 @@ def chances(rng, n, mean, spread):
 
 
 def draw(rng, p, k):
-    return rng.random((len(p), k)) < p[:, None]
+    return (rng.random((len(p), k)) < p[:, None]).astype(float)
 
 
 def table(matrix):
@@ -41,9 +40,7 @@ def two_stage(matrix, seed):
     """Problems and, within each, samples resampled: shown for comparison."""
     rng = np.random.default_rng(seed)
     n, k = matrix.shape
-    estimates = [
-        matrix[rng.integers(0, n, n)[:, None], rng.integers(0, k, (n, k))].mean() for _ in range(499)
-    ]
+    estimates = [matrix[rng.integers(0, n, n)[:, None], rng.integers(0, k, (n, k))].mean() for _ in range(499)]
     return np.quantile(estimates, [0.025, 0.975])
 
 

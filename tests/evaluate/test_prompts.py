@@ -7,7 +7,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-
 from openr1_repro.evaluate.problems import load_problems
 from openr1_repro.evaluate.settings import BenchmarkSettings, EvaluateSettings, StageSettings
 
@@ -111,7 +110,9 @@ def test_choices_are_in_an_order_that_only_the_problem_decides(tmp_path):
     again = problem_of("gpqa-diamond", ROWS["gpqa-diamond"], tmp_path)
     assert first == again
     assert first.messages[-1]["content"].splitlines()["ABCD".index(first.gold) - 4].endswith(") this")
-    letters = {problem_of("gpqa-diamond", ROWS["gpqa-diamond"] | {"Question": f"q {i}"}, tmp_path).gold for i in range(40)}
+    letters = {
+        problem_of("gpqa-diamond", ROWS["gpqa-diamond"] | {"Question": f"q {i}"}, tmp_path).gold for i in range(40)
+    }
     assert letters == set("ABCD")
 
 

@@ -9,7 +9,6 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from openr1_repro.evaluate import statistics
 from openr1_repro.evaluate.statistics import NO_DIFFERENCE
 

@@ -91,6 +91,9 @@ def answer(
     started, tokens = time.monotonic(), 0
     try:
         for answers in engine.generate(folder, tokenizer, planned, settings.evaluate, cache.get):
+            if not answers:  # it has started
+                started = time.monotonic()
+                continue
             cache.add(answers)
             tokens += sum(response.num_tokens for _, response in answers)
             todo -= len(answers)

@@ -81,8 +81,9 @@ def _answer(model: Any, tokenizer: Any, batch: list[Request], ends: list[int]) -
     width = max(map(len, tokens))
     room = model.config.max_position_embeddings - width
     if room < 1:
+        positions = model.config.max_position_embeddings
         raise UserError(
-            f"{batch[-1].benchmark}: a prompt of {width} tokens leaves no room in the model's {model.config.max_position_embeddings} positions"
+            f"{batch[0].benchmark}: a prompt of {width} tokens leaves no room in the model's {positions} positions"
         )
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in tokens], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in tokens], device=model.device)

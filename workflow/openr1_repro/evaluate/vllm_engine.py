@@ -58,7 +58,7 @@ def generate(
     settings: EvaluateSettings,
     stored: Callable[[Request], Response | None],
 ) -> Iterator[Answers]:
-    """Answer the requests not yet ``stored``, in the order in which they finish.
+    """Answer the requests not yet ``stored``, in the order in which they finish; first nothing, when the engines are up.
 
     Raises:
         UserError: if an engine does not start or dies; what was handed over before is kept by the caller.
@@ -91,6 +91,9 @@ def generate(
 
     workers = [Worker(folder, options, group) for group in groups]
     try:
+        for worker in workers:
+            worker.receive()
+        yield []  # the engines are up
         share = -(-len(todo) // len(workers))
         for worker in workers:
             feed(worker, min(int(options["max_num_seqs"]) * 3 // 2, share))
@@ -184,6 +187,7 @@ def _serve(pipe: Any, folder: str, options: dict[str, Any], gpus: str) -> None:
         import vllm
 
         engine = vllm.LLM(folder, **options).llm_engine
+        pipe.send([])
         finished: list[tuple[int, list[int], str | None]] = []
         handed_over = time.monotonic()
         while True:
