@@ -42,7 +42,7 @@ class RewardSet:
     def __init__(self, settings: RewardSettings):
         self.settings = settings
         self.reward_weights = settings.reward_weights or [1.0] * len(settings.reward_funcs)
-        self.reward_funcs: list[Callable[..., Rewards]] = []
+        self.reward_funcs: list[Callable[..., Any]] = []
         self._samples: dict[str, _Samples] = {}
         self._verdicts: OrderedDict[bytes, Result] = OrderedDict()
         self._shares: OrderedDict[programs.Program, float | None] = OrderedDict()

@@ -158,7 +158,7 @@ def repetition_penalty(
         else:
             words = text.lower().split()
         grams = list(zip(*(words[start:] for start in range(n_grams)), strict=False))
-        rewards.append((1 - len(set(grams)) / len(grams)) * max_penalty if grams else 0.0)
+        rewards.append((len(set(grams)) / len(grams) - 1) * -max_penalty if grams else 0.0)
     return rewards
 
 

@@ -64,7 +64,7 @@ def same_output(actual: str, expected: str) -> bool:
 def shares(programs: list[Program], judge: Judge, parallel: int, seconds: float) -> list[float | None]:
     """Judge all, ``parallel`` at a time, in about ``seconds``; None for those that are not done by then.
 
-    A completion without a program has a share of 0. A test that runs out of time ends its program: what remains of its
+    A completion without a program has a share of 0. A test that runs out of a limit ends its program: what remains of its
     tests counts as failed, so that one that sleeps does not spend the time of all.
     """
     end = time.monotonic() + seconds
@@ -111,7 +111,7 @@ def local_judge(test_seconds: float, memory_mb: int) -> Judge:
                 sandbox.command(program.language, limits), files, given.encode(),
                 replace(limits, seconds=min(test_seconds, left)),
             )  # fmt: skip
-            if outcome.stopped == "time":
+            if outcome.stopped:
                 break
             passed += outcome.code == 0 and same_output(outcome.stdout.decode(errors="replace"), expected)
         return passed / len(program.tests)
