@@ -9,6 +9,7 @@ engine's (the check that weights arrive and numbers agree).
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -32,7 +33,12 @@ COMMON = {
 }  # fmt: skip
 BATCHED = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 8, "num_generations": 16, "use_liger_kernel": True,
            "gradient_checkpointing": False, "steps_per_generation": 32}  # fmt: skip
-SEED = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 32, "num_generations": 2, "gradient_checkpointing": True}
+SEED = {
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 32,
+    "num_generations": 2,
+    "gradient_checkpointing": True,
+}
 # Name → (grpo options, other train settings, steps before timing, steps timed). A window of 32 micro-batches is 4 optimizer steps.
 VARIANTS = {
     "ours": (BATCHED, {"fast_generation": True, "old_logprobs": "sampler"}, 4, 8),
@@ -44,8 +50,8 @@ VARIANTS = {
 
 def make_inputs(folder: Path, device: str = "cuda") -> None:
     """The random model with a byte-level tokenizer of its full vocabulary, and prompts of uneven length."""
-    import torch
     import tiny
+    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2TokenizerFast
 
@@ -63,7 +69,9 @@ def make_inputs(folder: Path, device: str = "cuda") -> None:
     tokenizer.chat_template = tiny.TEMPLATE
     torch.manual_seed(0)
     with torch.device(device):
-        model = Qwen2ForCausalLM(Qwen2Config(**SHAPE, eos_token_id=1, pad_token_id=0, bos_token_id=None)).to(torch.bfloat16)
+        model = Qwen2ForCausalLM(Qwen2Config(**SHAPE, eos_token_id=1, pad_token_id=0, bos_token_id=None)).to(
+            torch.bfloat16
+        )
     model.save_pretrained(folder / "model" / "files")
     tokenizer.save_pretrained(folder / "model" / "files")
     tiny.make_prompts(folder / "prompts", rows=4096)
@@ -95,10 +103,8 @@ def measure(name: str, folder: Path, out: Path, deadline: float) -> dict:
             lines = (work / "log.jsonl").read_text().splitlines() if (work / "log.jsonl").exists() else []
             rows = [json.loads(line) for line in lines]
             first = first or (time.time() - started if rows else 0.0)
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
     time.sleep(3.0)  # the driver takes a moment to give the memory back
     (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -148,7 +154,14 @@ def main() -> None:
         import common
 
         for peer in ("trl", "seed"):
-            common.write_row(f"train.step_vs_{peer}", "s/step", results["ours"]["s/step"], peer, results[peer]["s/step"], higher_is_better=False)
+            common.write_row(
+                f"train.step_vs_{peer}",
+                "s/step",
+                results["ours"]["s/step"],
+                peer,
+                results[peer]["s/step"],
+                higher_is_better=False,
+            )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import sys
 import time
 
 import pytest
-
 from openr1_repro import gpus
 from openr1_repro.stage import UserError
 

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-
 from openr1_repro.train import checkpoints
 
 
@@ -67,7 +66,11 @@ def test_published_folders_are_models_and_nothing_else(tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     rows = checkpoints.publish(tmp_path, output, "step {step}")
-    assert {f.name for f in (output / "checkpoints" / "step-5").iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    assert {f.name for f in (output / "checkpoints" / "step-5").iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "README.md",
+    }
     assert (output / "checkpoints" / "step-5" / "README.md").read_text() == "step 5"
     assert json.loads((output / "checkpoints.json").read_text()) == rows
     shutil.rmtree(tmp_path / "checkpoints")

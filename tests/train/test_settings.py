@@ -6,9 +6,8 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
-
 from openr1_repro.train.settings import TrainSettings, options, problems
+from pydantic import ValidationError
 
 
 def errors_of(**section):
@@ -37,12 +36,20 @@ def test_all_mistakes_at_once_each_at_its_key():
 @pytest.mark.parametrize(
     ("section", "place", "part"),
     [
-        ({"grpo": {"per_device_train_batch_size": 3, "num_generations": 4}}, ("grpo", "num_generations"), "does not divide by 4"),
+        (
+            {"grpo": {"per_device_train_batch_size": 3, "num_generations": 4}},
+            ("grpo", "num_generations"),
+            "does not divide by 4",
+        ),
         ({"grpo": {"use_cpu": True, "use_vllm": True}}, ("grpo", "use_vllm"), "needs a GPU"),
         ({"layout": "server"}, ("layout",), "use_vllm"),
         ({"vllm_serve": {"tensor_parallel_size": 2}}, ("vllm_serve",), "layout: server"),
         ({"completions_per_step": 12}, ("completions_per_step",), "12 does not divide by 8 × 1"),
-        ({"completions_per_step": 64, "grpo": {"gradient_accumulation_steps": 8}}, ("grpo", "gradient_accumulation_steps"), "leave one"),
+        (
+            {"completions_per_step": 64, "grpo": {"gradient_accumulation_steps": 8}},
+            ("grpo", "gradient_accumulation_steps"),
+            "leave one",
+        ),
         ({"grpo": {"max_prompt_length": 512}}, ("grpo", "max_prompt_length"), "max_prompt_tokens"),
         ({"grpo": {"warmup_ratio": 0.1}}, ("grpo", "warmup_ratio"), "warmup_steps"),
         ({"grpo": {"num_generations": 1}}, ("grpo", "num_generations"), "at least 2"),

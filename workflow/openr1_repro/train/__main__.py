@@ -90,14 +90,10 @@ def main() -> None:
                 settings,
                 work,
                 [
-                    "--settings",
-                    f"@{work / 'settings.json'}",
-                    "--model",
-                    str(model.absolute()),
-                    "--prompts",
-                    str(prompts.absolute()),
-                ]
-                + ["--work", str(work), *(["--resume", str(resume)] if resume else [])],
+                    *("--settings", f"@{work / 'settings.json'}", "--model", str(model.absolute())),
+                    *("--prompts", str(prompts.absolute()), "--work", str(work)),
+                    *(["--resume", str(resume)] if resume else []),
+                ],
                 {
                     **served.environment,
                     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # nvidia-smi's order, which the lease counts in

@@ -4,6 +4,7 @@ A working checkpoint is ``<work>/checkpoints/step-N`` with what resuming needs (
 ``digests.json``, written last. A folder without it, or whose files differ from it, is not used.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -103,8 +104,6 @@ def weights_sha256(folder: Path) -> str:
     digests = [file_sha256(file) for pattern in WEIGHTS for file in sorted(folder.glob(pattern))]
     if len(digests) == 1:
         return digests[0]
-    import hashlib
-
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -121,18 +120,19 @@ def publish(work: Path, output: Path, card: str) -> list[dict[str, Any]]:
     for checkpoint in listed(work / "checkpoints"):
         target = output / "checkpoints" / checkpoint.name
         shutil.copytree(
-            checkpoint, target, copy_function=_link, ignore=shutil.ignore_patterns(*RESUME_ONLY, "README.md")
+            checkpoint, target, copy_function=link, ignore=shutil.ignore_patterns(*RESUME_ONLY, "README.md")
         )
         (target / "README.md").write_text(card.replace("{step}", str(step_of(checkpoint))), encoding="utf-8")
         rows.append({"name": checkpoint.name, "step": step_of(checkpoint), "sha256": weights_sha256(target)})
     shutil.copy2(work / "log.jsonl", output / "log.jsonl")
     if (work / "completions").exists():
-        shutil.copytree(work / "completions", output / "completions", copy_function=_link)
+        shutil.copytree(work / "completions", output / "completions", copy_function=link)
     write_json(output / "checkpoints.json", rows)
     return rows
 
 
-def _link(source: str, target: str) -> None:
+def link(source: str, target: str) -> None:
+    """Hard-link a file, or copy it where the file system differs."""
     try:
         os.link(source, target)
     except OSError:  # another file system

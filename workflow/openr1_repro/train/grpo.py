@@ -19,16 +19,16 @@ from typing import Any
 import pyarrow.parquet
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, PrinterCallback, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, is_flash_attn_4_available
 from trl import GRPOConfig
 from trl.trainer import grpo_trainer
 
 from openr1_repro import rewards
 from openr1_repro.stage import Chat, UserError, add_settings_argument, parse_settings, write_json
-from openr1_repro.train.settings import TrainSettings, TrainStage
 from openr1_repro.train.engine import OwnProcessEngine
 from openr1_repro.train.process import die_with_parent
+from openr1_repro.train.settings import TrainSettings, TrainStage
 from openr1_repro.train.trainer import Trainer
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to stop, saved, and a rerun goes on
@@ -67,7 +67,6 @@ def main() -> None:
             max_steps_without_spread=settings.stop_after_steps_without_spread,
             reward_statistics=engine.statistics,
         )
-        trainer.remove_callback(PrinterCallback)  # the step line says it
         trainer.train(resume_from_checkpoint=str(arguments.resume) if arguments.resume else None)
 
     if trainer.accelerator.is_main_process:

@@ -24,11 +24,15 @@ GIB = 2**30
 # GPU memory in GiB → (dense bf16 TFLOP/s, TB/s) of the chips that have it; between them, the nearest.
 CHIPS = {40: (312, 1.5), 80: (990, 3.3), 140: (990, 4.3), 180: (2250, 7.7)}
 TRAIN_SHARE = 0.56  # of the peak, at large micro-batches: 64 × 2,048 tokens in 2.5 s
-HALF_TOKENS = 1340  # micro-batch at which training runs at half of that: the seed's 2 × 2,048 takes 4.4 s with checkpointing
+HALF_TOKENS = (
+    1340  # micro-batch at which training runs at half of that: the seed's 2 × 2,048 takes 4.4 s with checkpointing
+)
 FORWARD_SHARE = 0.6  # of training's rate, in the pass for the old log-probabilities: 1.3 to 1.5 s
 STEP_SECONDS = 0.0007  # decoding one token of every sequence, before weights and sequences
 SEQUENCE_SECONDS = 0.0375e-3  # a sequence's part of that with TRL's engine: 64 sequences 16,400 tokens/s, 256 23,000
-FAST_SEQUENCE_SECONDS = 0.02e-3  # with `fast_generation`: predicted from vLLM alone (55,000 tokens/s at 256), not yet measured in training
+FAST_SEQUENCE_SECONDS = (
+    0.02e-3  # with `fast_generation`: predicted from vLLM alone (55,000 tokens/s at 256), not yet measured in training
+)
 REST_SECONDS = 0.4  # rewards, padding, logging
 SYNC_SECONDS_PER_GIB = 0.1  # giving the engine new weights
 CONTEXT_GIB = 2.0  # CUDA, NCCL, kernels' workspaces
@@ -116,7 +120,8 @@ def state_bytes(settings: TrainSettings, shape: Shape) -> dict[str, float]:
             "reference": reference / (processes if stage == 3 else 1),
         }
     return {
-        "weights": parameters * width + (parameters * 2 if width == 4 else 0),  # autocast keeps 16-bit copies for the backward pass
+        "weights": parameters * width
+        + (parameters * 2 if width == 4 else 0),  # autocast keeps 16-bit copies for the backward pass
         "gradients": parameters * width * (2 if processes > 1 else 1),  # DDP's buckets
         "optimizer": parameters * width * 2,
         "reference": reference,
@@ -133,7 +138,9 @@ def activation_bytes(settings: TrainSettings, shape: Shape, prompt_tokens: int) 
     return tokens * shape.layers * layer
 
 
-def decode_seconds(settings: TrainSettings, shape: Shape, sequences: float, bandwidth: float, tensor_parallel: int) -> float:
+def decode_seconds(
+    settings: TrainSettings, shape: Shape, sequences: float, bandwidth: float, tensor_parallel: int
+) -> float:
     """Seconds for one token of each of ``sequences`` on one engine."""
     fast = settings.fast_generation and settings.layout == "colocate" and tensor_parallel == 1
     weights = shape.parameters * 2 / tensor_parallel / (bandwidth * 1e12)
@@ -171,11 +178,15 @@ def plan(
     parameters = state_bytes(settings, shape)
     saved = shape.parameters * (2 if (settings.option("model_init_kwargs") or {}).get("dtype") == "bfloat16" else 4)
     kept = settings.option("save_total_limit") or (
-        max(1, row.steps // int(settings.option("save_steps"))) if settings.option("save_strategy") == "steps" else max(1, int(epochs))
+        max(1, row.steps // int(settings.option("save_steps")))
+        if settings.option("save_strategy") == "steps"
+        else max(1, int(epochs))
     )
     optimizer = shape.parameters * (12 if settings.accelerate.get("deepspeed_config") else 8)
     resumable = min(kept, settings.resumable_checkpoints)
-    row.disk_gib = round(((kept + 1) * saved + (resumable + 1) * optimizer) / GIB, 1)  # one more while the newest is written
+    row.disk_gib = round(
+        ((kept + 1) * saved + (resumable + 1) * optimizer) / GIB, 1
+    )  # one more while the newest is written
     if free_disk_gib is not None and row.disk_gib > free_disk_gib:
         row.refusals.append(
             f"checkpoints need {row.disk_gib:.0f} GiB of disk and {free_disk_gib:.0f} are free: lower `grpo` → `save_total_limit`"
@@ -203,13 +214,21 @@ def plan(
     row.memory_gib = {name: round(size, 1) for name, size in memory.items()}
     row.peak_gib = round(max(training, generating), 1)
     if row.peak_gib > gpu_gib:
-        row.refusals.append(f"{row.peak_gib:.0f} GiB a GPU are needed and it has {gpu_gib:.0f}: {remedy(settings, row.memory_gib)}")
+        row.refusals.append(
+            f"{row.peak_gib:.0f} GiB a GPU are needed and it has {gpu_gib:.0f}: {remedy(settings, row.memory_gib)}"
+        )
 
     tensor_parallel = (
-        settings.vllm_serve.get("tensor_parallel_size", 1) if settings.layout == "server" else settings.option("vllm_tensor_parallel_size")
+        settings.vllm_serve.get("tensor_parallel_size", 1)
+        if settings.layout == "server"
+        else settings.option("vllm_tensor_parallel_size")
     )
-    engines = max(1, (settings.num_serving_gpus if settings.layout == "server" else settings.num_processes) // tensor_parallel)
-    utilization = settings.vllm_serve.get("gpu_memory_utilization", 0.9) if settings.layout == "server" else engine / gpu_gib
+    engines = max(
+        1, (settings.num_serving_gpus if settings.layout == "server" else settings.num_processes) // tensor_parallel
+    )
+    utilization = (
+        settings.vllm_serve.get("gpu_memory_utilization", 0.9) if settings.layout == "server" else engine / gpu_gib
+    )
     room = (utilization * gpu_gib * GIB - shape.parameters * 2 / tensor_parallel) * tensor_parallel
     length = settings.option("max_completion_length")
     fits = int(room / (shape.kv_bytes_per_token * (prompt_tokens + length))) if settings.option("use_vllm") else 10**9
@@ -229,11 +248,15 @@ def plan(
     micro = settings.option("per_device_train_batch_size") * (prompt_tokens + length)
     rate = flops * TRAIN_SHARE * 1e12 * micro / (micro + HALF_TOKENS)
     work = tokens * (6 * shape.matrix_parameters + 6 * shape.layers * shape.hidden * length)
-    on_policy = settings.accumulation * settings.num_processes * settings.option("per_device_train_batch_size") >= settings.generation_batch
+    on_policy = (
+        settings.accumulation * settings.num_processes * settings.option("per_device_train_batch_size")
+        >= settings.generation_batch
+    )
     corrected = settings.option("use_vllm") and settings.option("vllm_importance_sampling_correction")
     second_pass = settings.old_logprobs == "recompute" and (corrected or not on_policy)
     row.step_seconds = {
-        "generate": decoding * generations_per_step + SYNC_SECONDS_PER_GIB * shape.parameters * 2 / GIB * generations_per_step,
+        "generate": decoding * generations_per_step
+        + SYNC_SECONDS_PER_GIB * shape.parameters * 2 / GIB * generations_per_step,
         "old_logprobs": work / 3 / (rate * FORWARD_SHARE) * second_pass,
         "train": work * (4 / 3 if settings.option("gradient_checkpointing") else 1) / rate,
         "rest": REST_SECONDS,
@@ -251,7 +274,7 @@ def remedy(settings: TrainSettings, memory: dict[str, float]) -> str:
     if largest == "activations":
         if not settings.option("gradient_checkpointing"):
             return f"activations are {memory[largest]:.0f}: set `grpo` → `gradient_checkpointing: true`"
-        return f"activations are {memory[largest]:.0f}: halve `grpo` → `per_device_train_batch_size` (`completions_per_step` keeps the recipe)"
+        return f"activations are {memory[largest]:.0f}: halve `grpo` → `per_device_train_batch_size` (accumulation makes up for it)"
     if largest == "engine":
         return f"the engine takes {memory[largest]:.0f}: lower `grpo` → `vllm_gpu_memory_utilization` or set `vllm_enable_sleep_mode: true`"
     stage = (settings.accelerate.get("deepspeed_config") or {}).get("zero_stage", 0)
@@ -317,7 +340,11 @@ def main() -> None:
     if arguments.output:
         write_json(arguments.output, [asdict(row) for row in rows])
     if any(row.refusals for row in rows):
-        raise UserError("not started: " + ", ".join(row.variant for row in rows if row.refusals) + " cannot run as set; see REFUSED above")
+        raise UserError(
+            "not started: "
+            + ", ".join(row.variant for row in rows if row.refusals)
+            + " cannot run as set; see REFUSED above"
+        )
 
 
 if __name__ == "__main__":

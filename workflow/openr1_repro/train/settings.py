@@ -96,7 +96,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _raise(title: str, found: Mapping[tuple[str | int, ...], str], value: Any) -> None:
+def _raise(title: str, found: Mapping[Any, str], value: Any) -> None:
     """Raise one pydantic error that holds all of ``found`` (place → message), so that the config can name the line of each."""
     if found:
         raise ValidationError.from_exception_data(
@@ -180,7 +180,7 @@ class TrainSettings(Settings):
     @field_validator("accelerate")
     @classmethod
     def _accelerate_known(cls, value: dict[str, Any]) -> dict[str, Any]:
-        found = {(name,): text for name, text in problems("accelerate", value).items()}
+        found: dict[tuple[str, ...], str] = {(name,): text for name, text in problems("accelerate", value).items()}
         nested = value.get("deepspeed_config") or {}
         if isinstance(nested, dict):
             found |= {("deepspeed_config", name): text for name, text in problems("deepspeed", nested).items()}
@@ -245,7 +245,7 @@ class TrainSettings(Settings):
 
 
 def inconsistencies(settings: TrainSettings) -> dict[tuple[str | int, ...], str]:
-    """What cannot work together in ``settings``: place of the setting to change → message. TRL says these only after the model has loaded."""
+    """What cannot work together in ``settings``: place of the setting → message. TRL says these only after the model has loaded."""
     found: dict[tuple[str | int, ...], str] = {}
     batch, processes = settings.option("per_device_train_batch_size"), settings.num_processes
     generations = settings.option("num_generations")
@@ -314,3 +314,14 @@ class TrainStage(Settings):
     """How problems become prompts; the template is saved with every checkpoint."""
     train: TrainSettings
     """The training."""
+
+
+class WarmStartStage(Settings):
+    """What the warm start's command takes."""
+
+    chat: Chat = Field(default_factory=Chat)
+    """How problems become prompts; the template is saved with the model."""
+    warm_start: WarmStartSettings
+    """The supervised training."""
+    accelerate: dict[str, Any] = Field(default_factory=dict)
+    """accelerate's config file, as in the train section."""

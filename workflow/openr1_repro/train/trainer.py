@@ -12,19 +12,90 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOTrainer
 
 from openr1_repro.stage import UserError
 from openr1_repro.train import checkpoints
 
 
-class Trainer(GRPOTrainer):
+class Resumable:
+    """What every trainer of this project does beside training: tells that it is alive, saves whole checkpoints, stops when asked.
+
+    Comes before one of TRL's trainers among the bases; ``work`` and ``resumable_checkpoints`` are keywords of its constructor.
+    """
+
+    accelerator: Any
+    args: Any
+    state: TrainerState
+
+    def __init__(self, *args: Any, work: Path, resumable_checkpoints: int = 2, **kwargs: Any) -> None:
+        self.work = work
+        self.resumable_checkpoints = resumable_checkpoints
+        self.stop_signal: int | None = None
+        self.step_started = time.perf_counter()
+        super().__init__(*args, **kwargs)
+        self.heartbeat = work / "heartbeat" / f"rank-{self.accelerator.process_index}"
+        self.heartbeat.parent.mkdir(exist_ok=True)
+        self.beat("start")
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._on_signal)
+        self.add_callback(Stops(self))  # type: ignore[attr-defined]
+        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]  # the step line says it
+
+    def beat(self, phase: str) -> None:
+        """Tell the watchdog that this process is alive and what it does."""
+        self.heartbeat.write_text(f"step {self.state.global_step + 1}: {phase}")
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.work / "checkpoints" / "tmp")  # `_save_checkpoint` renames what it finds there
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The stage writes its own card when it publishes."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save as ``tmp/checkpoint-N``, seal with digests, rename to ``step-N``: a reader sees a whole checkpoint or none."""
+        self.beat("save")
+        folder = self.work / "checkpoints"
+        draft, final = (
+            folder / "tmp" / f"checkpoint-{self.state.global_step}",
+            folder / f"step-{self.state.global_step}",
+        )
+        if self.accelerator.is_main_process:
+            shutil.rmtree(folder / "tmp", ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        self.save_extra(draft)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            checkpoints.seal(draft)
+            shutil.rmtree(final, ignore_errors=True)
+            draft.rename(final)
+            shutil.rmtree(folder / "tmp")
+            checkpoints.prune(folder, self.args.save_total_limit, self.resumable_checkpoints)
+        self.accelerator.wait_for_everyone()
+        self.step_started = time.perf_counter()  # the next line's seconds are training's alone
+
+    def save_extra(self, checkpoint: Path) -> None:
+        """Add to a checkpoint what this trainer needs beside the usual."""
+
+    def restore_extra(self, checkpoint: Path) -> None:
+        """Put back what `save_extra` saved."""
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self.stop_signal = number
+
+    def should_stop(self) -> bool:
+        """Whether any process was told to stop: by SIGTERM, SIGUSR1 or the supervisor's ``stop`` file."""
+        asked = self.stop_signal is not None or (self.work / "stop").exists()
+        flag = torch.tensor(int(asked), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum").item())
+
+
+class Trainer(Resumable, GRPOTrainer):
     """GRPOTrainer that measures its phases, saves whole checkpoints and stops with a diagnosis.
 
     Args:
-        work: folder of ``checkpoints/``, ``log.jsonl`` and ``heartbeat/``; ``args.output_dir`` too.
-        resumable_checkpoints: see ``TrainSettings``.
         max_steps_without_spread: see ``TrainSettings.stop_after_steps_without_spread``.
         old_logprobs_of_sampler: see ``TrainSettings.old_logprobs``.
         reward_statistics: ``RewardSet.statistics``; its rates and latencies stand under ``reward_engine/``.
@@ -33,15 +104,11 @@ class Trainer(GRPOTrainer):
     def __init__(
         self,
         *args: Any,
-        work: Path,
-        resumable_checkpoints: int = 2,
         max_steps_without_spread: int | None = None,
         old_logprobs_of_sampler: bool = False,
         reward_statistics: Any = dict,
         **kwargs: Any,
     ) -> None:
-        self.work = work
-        self.resumable_checkpoints = resumable_checkpoints
         self.max_steps_without_spread = max_steps_without_spread
         self.old_logprobs_of_sampler = old_logprobs_of_sampler
         self.reward_statistics = reward_statistics
@@ -49,23 +116,9 @@ class Trainer(GRPOTrainer):
         self.steps_without_spread = 0
         self.last_zero_spread = 0.0
         self.phases: dict[str, float] = {}
-        self.step_started = time.perf_counter()
-        self.stop_signal: int | None = None
         super().__init__(*args, **kwargs)
         self.trained_tokens = torch.zeros((), dtype=torch.long, device=self.accelerator.device)
         self.finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
-        self.heartbeat = work / "heartbeat" / f"rank-{self.accelerator.process_index}"
-        self.heartbeat.parent.mkdir(exist_ok=True)
-        self.beat("start")
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._on_signal)
-        self.add_callback(Stops(self))
-
-    # --- progress ------------------------------------------------------------------------------------------------------------
-
-    def beat(self, phase: str) -> None:
-        """Tell the watchdog that this process is alive and what it does."""
-        self.heartbeat.write_text(f"step {self.state.global_step + 1}: {phase}")
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -187,71 +240,34 @@ class Trainer(GRPOTrainer):
                 " `stop_after_steps_without_spread: null` goes on regardless"
             )
 
-    # --- checkpoints ------------------------------------------------------------------------------------------------------------
+    # --- resuming ---------------------------------------------------------------------------------------------------------
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self.work / "checkpoints" / "tmp")  # `_save_checkpoint` renames what it finds there
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """The stage writes its own card when it publishes."""
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save as ``tmp/checkpoint-N``, seal with digests, rename to ``step-N``: a reader sees a whole checkpoint or none."""
-        self.beat("save")
-        folder = self.work / "checkpoints"
-        draft, final = (
-            folder / "tmp" / f"checkpoint-{self.state.global_step}",
-            folder / f"step-{self.state.global_step}",
-        )
-        if self.accelerator.is_main_process:
-            shutil.rmtree(folder / "tmp", ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
+    def save_extra(self, checkpoint: Path) -> None:
+        """Between two generations, save what is buffered: generated anew, a resumed run would differ."""
         taken = self.state.global_step * self.args.gradient_accumulation_steps
         if taken % (self.args.steps_per_generation * self.num_iterations) and self._buffered_inputs is not None:
-            # Between two generations: without what is buffered, a resumed run would generate anew and differ.
-            torch.save(self._buffered_inputs, draft / f"rollout-{self.accelerator.process_index}.pt")
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            checkpoints.seal(draft)
-            shutil.rmtree(final, ignore_errors=True)
-            draft.rename(final)
-            shutil.rmtree(folder / "tmp")
-            checkpoints.prune(folder, self.args.save_total_limit, self.resumable_checkpoints)
-        self.accelerator.wait_for_everyone()
-        self.step_started = time.perf_counter()  # the next line's seconds are training's alone
+            torch.save(self._buffered_inputs, checkpoint / f"rollout-{self.accelerator.process_index}.pt")
 
-    def restore(self, checkpoint: Path) -> None:
-        """Put back what TRL forgets: how far the buffered generation has been used."""
+    def restore_extra(self, checkpoint: Path) -> None:
+        """Put back what TRL forgets: how far the buffered generation has been used, and the generation itself."""
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
         rollout = checkpoint / f"rollout-{self.accelerator.process_index}.pt"
         if rollout.exists():
             self._buffered_inputs = torch.load(rollout, map_location=self.accelerator.device, weights_only=True)
 
-    # --- stopping ---------------------------------------------------------------------------------------------------------------
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        self.stop_signal = number
-
-    def should_stop(self) -> bool:
-        """Whether any process was told to stop: by SIGTERM, SIGUSR1 or the supervisor's ``stop`` file."""
-        asked = self.stop_signal is not None or (self.work / "stop").exists()
-        flag = torch.tensor(int(asked), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, reduction="sum").item())
-
 
 class Stops(TrainerCallback):
     """Resumes, saves and ends at the right steps."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Resumable) -> None:
         self.trainer = trainer
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Put the buffered generation back, and start the clock."""
+        """Put back what the trainer itself forgets, and start the clock."""
         if state.global_step:
-            self.trainer.restore(self.trainer.work / "checkpoints" / f"step-{state.global_step}")
+            self.trainer.restore_extra(self.trainer.work / "checkpoints" / f"step-{state.global_step}")
         self.trainer.step_started = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
