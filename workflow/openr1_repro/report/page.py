@@ -333,11 +333,12 @@ def _datasets(settings: Inputs, runs: list[Run]) -> list[dict[str, Any]]:
             for s in steps
         ]
         limit = settings.report.num_examples
+        names = ", ".join(run.name for run in users)
         histograms = [
             {
                 "title": title,
                 "note": f"median {count(h['median'])}, longest {count(h['max'])}",
-                "svg": plots.histogram(h["counts"], h["bin"], title),
+                "svg": plots.histogram(h["counts"], h["bin"], f"{title}, for {names}"),
             }
             for key, title in (
                 ("prompt_tokens", "Prompts in tokens"),
@@ -348,7 +349,7 @@ def _datasets(settings: Inputs, runs: list[Run]) -> list[dict[str, Any]]:
         ]
         output = funnel["output"]
         found.append({
-            "runs": ", ".join(run.name for run in users),
+            "runs": names,
             "sentence": f"Of {count(start)} rows {count(left)} are left: {count(output['train'])} to train on, "
             f"{count(output['validation'])} held out to choose a checkpoint by. The filters, in their order:",
             "steps": rows,

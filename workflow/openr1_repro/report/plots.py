@@ -22,7 +22,7 @@ NUM_COLOURS = 8
 INK, FAINT, RULE, PAPER = "#010101", "#010102", "#010103", "#010104"
 SERIES = [f"#0102{i:02x}" for i in range(NUM_COLOURS)]
 _VARIABLES = {INK: "ink", FAINT: "faint", RULE: "rule", PAPER: "paper"} | {c: f"s{i}" for i, c in enumerate(SERIES)}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name with $ in it is a name
     "font.size": 11,
