@@ -156,7 +156,7 @@ def test_replay_equals_a_direct_run_of_lighteval(run, tmp_path):
     rows = [
         ("b", item, sample, shape[0], text)
         for item, shape in enumerate(SHAPES)
-        for sample, text in enumerate(texts_of(SHAPES[2] if item == 99 else shape)[:30])
+        for sample, text in enumerate(texts_of(shape)[:30])
     ]
     assert len(rows) >= 200
     scores, summary = run(responses(rows), {"b": {"dataset": "d"}})

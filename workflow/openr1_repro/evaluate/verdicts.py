@@ -25,7 +25,7 @@ import pebble
 from lighteval.metrics.metrics import Metrics
 from lighteval.metrics.metrics_sample import PassAtK, SamplingMetric
 from lighteval.models.model_output import ModelResponse
-from lighteval.tasks.requests import Doc
+from lighteval.tasks.requests import Doc, SamplingMethod
 
 from openr1_repro.stage import UserError
 
@@ -78,7 +78,7 @@ def metric_named(name: str) -> Any:
     metric = Metrics[name].value
     if isinstance(metric.sample_level_fn, PassAtK):
         metric = Metrics[name](sample_params={"k": 1, "n": 1})
-    elif isinstance(metric.sample_level_fn, SamplingMetric) or not hasattr(metric.sample_level_fn, "compute"):
+    elif isinstance(metric.sample_level_fn, SamplingMetric) or metric.category != SamplingMethod.GENERATIVE:
         raise UserError(f"metric: {name!r} does not judge single samples; take pass_at_k_math or another pass_at_k_*")
     return metric
 
