@@ -254,7 +254,7 @@ def _rewards(runs: list[Run]) -> dict[str, Any]:
             {
                 "/".join(k.split("/")[1:]): v
                 for k, v in flatten(row, separator="/").items()
-                if re.match("rewards/|reward_engine/", k)
+                if re.match("rewards/|reward_engine/.*/(?!mean$|std$)", k)
             }
             for row in run.log
         ]
@@ -269,8 +269,11 @@ def _rewards(runs: list[Run]) -> dict[str, Any]:
         for name in dict.fromkeys(key.rsplit("/", 1)[0] for row in log for key in row if key.endswith("/mean")):
             cells = []
             for part in ("mean", *extras):
-                values = [row[k] for row in log if (k := f"{name}/{part}") in row and row[k] is not None]
+                values = [v for row in log if (v := row.get(f"{name}/{part}")) is not None and math.isfinite(v)]
                 tenth = max(1, len(values) // 10)
+                if part == "timeouts":  # rare and each worth knowing: all of the run
+                    cells.append(count(int(sum(values))))
+                    continue
                 if part == "mean":
                     cells.append(number(sum(values[:tenth]) / tenth) if values else "–")
                 cells.append(number(sum(values[-tenth:]) / tenth) if values else "–")
