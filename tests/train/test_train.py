@@ -165,6 +165,21 @@ def test_two_processes_stop_and_resume_with_another_recipe_starting_afresh(input
     assert [row["step"] for row in log_of(tmp_path)] == [1]
 
 
+def test_lora_trains_an_adapter_and_publishes_whole_models(inputs, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    settings = tiny.settings(max_steps=1)
+    settings["train"]["lora"] = {"r": 2, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
+    status, output = train(inputs, tmp_path, settings)
+    assert status == 0, output
+    assert (tmp_path / "work" / "checkpoints" / "step-1" / "adapter_config.json").exists()
+    model = tmp_path / "training" / "checkpoints" / "step-1"
+    assert not list(model.glob("adapter*"))
+    ours, base = (AutoModelForCausalLM.from_pretrained(f).state_dict() for f in (model, inputs / "model" / "files"))
+    changed = {name.split(".")[-2] for name in base if not ours[name].equal(base[name])}
+    assert changed == {"q_proj", "v_proj"}
+
+
 def test_a_loss_that_is_no_number_stops_the_run(inputs, tmp_path):
     status, output = train(inputs, tmp_path, tiny.settings(learning_rate=1.0e38, max_grad_norm=0.0, save_steps=1))
     assert status == 1

@@ -119,9 +119,10 @@ def publish(work: Path, output: Path, card: str) -> list[dict[str, Any]]:
     rows = []
     for checkpoint in listed(work / "checkpoints"):
         target = output / "checkpoints" / checkpoint.name
-        shutil.copytree(
-            checkpoint, target, copy_function=link, ignore=shutil.ignore_patterns(*RESUME_ONLY, "README.md")
-        )
+        ignored = shutil.ignore_patterns(*RESUME_ONLY, "README.md", *(["adapter_*"] if is_adapter(checkpoint) else []))
+        shutil.copytree(checkpoint, target, copy_function=link, ignore=ignored)
+        if is_adapter(checkpoint):
+            merge(checkpoint, target)
         (target / "README.md").write_text(card.replace("{step}", str(step_of(checkpoint))), encoding="utf-8")
         rows.append({"name": checkpoint.name, "step": step_of(checkpoint), "sha256": weights_sha256(target)})
     shutil.copy2(work / "log.jsonl", output / "log.jsonl")
@@ -129,6 +130,23 @@ def publish(work: Path, output: Path, card: str) -> list[dict[str, Any]]:
         shutil.copytree(work / "completions", output / "completions", copy_function=link)
     write_json(output / "checkpoints.json", rows)
     return rows
+
+
+def is_adapter(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds LoRA weights only."""
+    return (checkpoint / "adapter_config.json").exists()
+
+
+def merge(checkpoint: Path, target: Path) -> None:
+    """Write the whole model, base and adapter together, into ``target``: what evaluation and anyone else can load as it is."""
+    from peft import AutoPeftModelForCausalLM  # seconds to import, and only LoRA runs need it
+
+    AutoPeftModelForCausalLM.from_pretrained(checkpoint, dtype="auto").merge_and_unload().save_pretrained(target)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def link(source: str, target: str) -> None:

@@ -63,6 +63,13 @@ class Resumable:
         )
         if self.accelerator.is_main_process:
             shutil.rmtree(folder / "tmp", ignore_errors=True)
+            if saved := checkpoints.listed(folder):
+                needed, free = checkpoints.size_of(saved[-1]), shutil.disk_usage(folder).free
+                if free < needed:
+                    raise UserError(
+                        f"{folder}: {free / 2**30:.1f} GiB of disk are free, the next checkpoint takes {needed / 2**30:.1f}; free some, or"
+                        f" lower `save_total_limit` or `resumable_checkpoints`, then rerun: it goes on from {saved[-1].name}"
+                    )
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         self.save_extra(draft)
