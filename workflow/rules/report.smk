@@ -40,13 +40,14 @@ rule report:
         files=[path for name in PROJECT.variants for path in files_of(name).values()],
         assets=[path for v in report_settings()["variants"].values() for path in v["assets"].values()],
         published="config/published.yaml",
+        look=["workflow/openr1_repro/report/page.html", "workflow/openr1_repro/report/page.css"],
     output:
-        page="results/report/index.html",
-        summary="results/report/summary.json",
-        metrics="results/report/metrics.csv",
+        page=report("results/report/index.html", caption="../report/report.rst", category="Report"),
+        summary=report("results/report/summary.json", caption="../report/summary.rst", category="Report"),
+        metrics=report("results/report/metrics.csv", caption="../report/metrics.rst", category="Report"),
         text="results/report/REPORT.md",
     params:
-        settings=lambda w: as_json(report_settings()),
+        settings=lambda w: json.dumps(report_settings(), ensure_ascii=False),  # variants in the order of the config
         code=code_digest("report.__main__"),
     log:
         "logs/report.log",
