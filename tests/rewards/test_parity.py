@@ -16,7 +16,7 @@ from . import corpus
 from .conftest import completions
 
 FACTS = Path(__file__).parent / "open_r1_verdicts.json"
-OPEN_R1 = {"format_whole_text": False, "length_and_cosine_verdict": "open-r1"}
+OPEN_R1 = {"format_whole_text": False, "length_and_cosine_verdict": "open-r1", "verify_batch_timeout": 2000.0}
 """The settings that follow open-r1 where this project's defaults do not."""
 NAMES = ["accuracy", "format", "tag_count", "reasoning_steps", "repetition_penalty", "cosine", "length", "code_format"]
 
@@ -53,6 +53,9 @@ def compare(found, facts):
             corpus.pairs(corpus.PARITY)[i] for i in different
         ]
         assert len(different) <= 0.001 * corpus.PARITY
+
+
+pytestmark = pytest.mark.timeout(3000)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,10 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # run by its path, not imported; this names it as code that a result depends on
+    from openr1_repro.rewards import verify  # noqa: F401
 
 logger = logging.getLogger(__name__)
 

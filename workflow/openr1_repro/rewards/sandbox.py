@@ -2,8 +2,9 @@
 
 What a program gets: namespaces of its own (users, processes, network, IPC, host name, cgroups), no network, a root of
 read-only /usr and nothing else of this machine, an empty environment, /tmp in memory, no capabilities, no new user
-namespaces, no system calls that only attacks make (ptrace, keys, bpf, io_uring, …), and limits on processor time, clock time, memory, processes, open files, file size and output. When it ends,
-so does everything it started: the process namespace goes with its first process.
+namespaces, no system calls that only attacks make (ptrace, keys, bpf, io_uring, …), and limits on processor time, clock
+time, memory, processes, open files, file size and output. When it ends, so does everything it started: the process
+namespace goes with its first process.
 
 Memory is limited twice: for each process by the kernel, for all together by looking every 20 ms.
 """
