@@ -155,6 +155,8 @@ def start_afresh_if_changed(work: Path, asked: dict[str, str]) -> None:
         if not changed:
             return
         print(f"starting afresh: {', '.join(changed)} changed since the work in {work}", flush=True)
+    elif any(work.iterdir()):
+        raise UserError(f"{work}: holds files but no state of this stage; give --work a folder of its own")
     for entry in work.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     write_json(file, asked)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openr1_repro.stage import UserError, write_json
-from openr1_repro.train.process import die_with_parent
+from openr1_repro.train.process import SUPERVISOR, die_with_parent
 from openr1_repro.train.settings import TrainSettings
 
 POLL_SECONDS = 0.2
@@ -35,6 +35,10 @@ def accelerate_config(settings: TrainSettings) -> dict[str, Any]:
         "main_process_port": 0 if several else None,
         **settings.accelerate,
     }
+    if deepspeed := settings.accelerate.get("deepspeed_config"):
+        config["distributed_type"] = "DEEPSPEED"
+        # ZeRO-3 would else save shards that only DeepSpeed can read.
+        config["deepspeed_config"] = {"zero3_save_16bit_model": deepspeed.get("zero_stage") == 3, **deepspeed}
     if config["num_machines"] > 1:  # each machine runs the same command; SLURM says which one this is
         config.setdefault("machine_rank", int(os.environ.get("SLURM_NODEID", "0")))
         config["main_process_port"] = config["main_process_port"] or 29500
@@ -51,6 +55,8 @@ def stopping_at_signals(work: Path) -> Iterator[Callable[[], str | None]]:
     came: list[str] = []
 
     def on_signal(number: int, frame: Any) -> None:
+        if came and number == signal.SIGINT:  # a second Ctrl-C: at once
+            raise KeyboardInterrupt
         came.append(signal.Signals(number).name)
         (work / "stop").touch()
         print(f"{came[-1]}: saving at the end of this step, then stopping", flush=True)
@@ -108,10 +114,17 @@ def run_training(
         "--quiet",
     ]
     command += ["-m", module, *arguments]
+    started = time.time()
     threads = max(1, (os.cpu_count() or 1) // settings.num_processes)
     child = subprocess.Popen(
         command,
-        env={"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **os.environ, **environment},
+        env={
+            "OMP_NUM_THREADS": str(threads),
+            "TOKENIZERS_PARALLELISM": "false",
+            **os.environ,
+            SUPERVISOR: str(os.getpid()),
+            **environment,
+        },
         start_new_session=True,
         pass_fds=locks,
         preexec_fn=in_new_session,
@@ -124,7 +137,7 @@ def run_training(
                     raise UserError(
                         f"{name} ended by itself (exit status {process.returncode}): its log is {work / 'vllm.log'}"
                     )
-            hung = hung_ranks(work, settings.watchdog_minutes * 60)
+            hung = hung_ranks(work, settings.watchdog_minutes * 60, started)
             if hung:
                 os.killpg(child.pid, signal.SIGUSR2)  # each rank prints where it stands
                 time.sleep(2.0)
@@ -141,9 +154,11 @@ def run_training(
         child.wait()
 
 
-def hung_ranks(work: Path, seconds: float) -> list[str]:
-    """The ranks whose heartbeat is older than ``seconds``, each with its last word."""
+def hung_ranks(work: Path, seconds: float, started: float) -> list[str]:
+    """The ranks whose heartbeat is older than ``seconds``, each with its last word; loading, which has none, may take as long."""
     now = time.time()
+    if now - started > seconds and not any((work / "heartbeat").glob("rank-*")):
+        return ["no process got as far as training"]
     return [
         f"{beat.name} has been at `{beat.read_text()}`"
         for beat in sorted((work / "heartbeat").glob("rank-*"))

@@ -1,5 +1,6 @@
 """TRL's GRPOTrainer with whole checkpoints, one log line a step, and guards. The algorithm is TRL's, unchanged."""
 
+import contextlib
 import json
 import resource
 import shutil
@@ -203,7 +204,7 @@ class Trainer(Resumable, GRPOTrainer):
         logs["tokens_per_second"] = tokens / seconds
         logs["trained_tokens"] = tokens
         logs["memory/peak_gib"] = peak_memory() / 2**30
-        if torch.cuda.is_available():
+        with contextlib.suppress(Exception):  # no GPU, or one (MIG, a container) that does not tell
             logs["gpu_utilisation"] = torch.cuda.utilization()
         for name, statistics in self.reward_statistics().items():
             for key in (
