@@ -15,5 +15,5 @@ def die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         supervisor = os.environ.get(SUPERVISOR)
-        if os.getppid() == 1 or (supervisor and not Path("/proc", supervisor).exists()):  # gone already
+        if supervisor and not Path("/proc", supervisor).exists():  # gone already
             os.kill(os.getpid(), signal.SIGKILL)
