@@ -1,5 +1,5 @@
-"""A server on loopback that speaks both hubs' protocols, as huggingface_hub 1.33 and modelscope 1.40 use
-them, with faults to switch on. Large files (``lfs``) are redirected to a "storage" host, as both hubs do; every request is noted.
+"""A server on loopback that speaks both hubs' protocols, as huggingface_hub 1.33 and modelscope 1.40 use them, with
+faults to switch on. Large files (``lfs``) are redirected to a "storage" host, as both hubs do; every request is noted.
 
 As a command it serves a folder of repositories, for benchmarks: ``python tests/download/hubs.py ROOT`` prints its port.
 """

@@ -196,7 +196,7 @@ def test_lock_pins_every_byte(job, hubs, tmp_path):
 
 def test_only_what_is_needed(tmp_path):
     files = {
-        **{f"{folder}/train-0000{i}-of-00002.parquet": os.urandom(2000) for folder in ("data", "all") for i in range(2)},
+        **{f"{config}/train-0000{i}-of-00002.parquet": os.urandom(2000) for config in ("data", "all") for i in (0, 1)},
         "README.md": b"card", "script.py": b"evil()",
     }  # fmt: skip
     hub = Hubs({"datasets/org/tiny": repository(files)})

@@ -10,8 +10,6 @@ import pytest
 from .conftest import Job, repository
 from .hubs import Hubs
 
-FILES = {f"data/train-{i:05}-of-00012.parquet": random.Random(i).randbytes(400_000) for i in range(12)}
-
 
 @pytest.mark.parametrize(
     ("source", "kills"),
@@ -23,8 +21,10 @@ FILES = {f"data/train-{i:05}-of-00012.parquet": random.Random(i).randbytes(400_0
     ],
 )
 def test_killed_at_random_moments(tmp_path, source, kills):
-    hub = Hubs({"datasets/org/tiny": repository(FILES)})
-    hub.rate = 40_000 * 12 / kills  # slow enough for every kill to find something unfinished
+    # Large and slow enough for every kill to find something unfinished.
+    files = {f"data/train-{i:05}-of-00012.parquet": random.Random(i).randbytes(250_000 * kills) for i in range(12)}
+    hub = Hubs({"datasets/org/tiny": repository(files)})
+    hub.rate = 200_000
     job = Job(tmp_path, hub.endpoint, hub.endpoint)
     job.asset = {"kind": "dataset", "repo": "org/tiny", "sources": [source]}
     job.download["workers"] = 4
@@ -36,9 +36,10 @@ def test_killed_at_random_moments(tmp_path, source, kills):
         process = job.start()
         while not any(r.route == "storage" for r in hub.requests[before:]) and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(draw.uniform(0, 2))
+        time.sleep(draw.uniform(0, 3))
+        assert process.poll() is None, "it was too fast to be killed"
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
         resumed += any(r.start > 0 for r in hub.requests[before:])
         time.sleep(0.3)  # the client notices that its parent is gone
         now = len(hub.requests)
@@ -47,7 +48,7 @@ def test_killed_at_random_moments(tmp_path, source, kills):
         assert not (job.output / "manifest.json").exists() or len(finished_at) == 0
     hub.rate = 0
     job.run()
-    assert job.files() == FILES
+    assert job.files() == files
     assert job.manifest()["files"][0]["path"] == "data/train-00000-of-00012.parquet"
     for path, seen in finished_at.items():
         assert not [r for r in hub.requests[seen:] if r.path == path and r.method == "GET"]

@@ -216,6 +216,8 @@ def explain(error: BaseException) -> str:
     """One line for people, without addresses' queries (signatures, tokens) and other secrets."""
     if isinstance(error, EndedEarly):
         return str(error)
+    if "TooManyRedirects" in type(error).__name__:
+        return "redirects without end"
     status = _status(error)
     if status in _MEANING:
         return _MEANING[status]
@@ -235,7 +237,7 @@ def explain(error: BaseException) -> str:
         return "connection refused"
     if "redirect" in text.lower():
         return "redirects without end"
-    if "timed out" in text.lower() or "timeout" in type(error).__name__.lower():
+    if "timed out" in text.lower() or "timeout" in f"{text}{type(error).__name__}".lower():
         return "no answer in time"
     if _is_network(error):
         return "the connection broke"

@@ -30,7 +30,8 @@ def offline() -> bool:
 
 def _environment(settings: DownloadSettings, with_token: bool) -> dict[str, str]:
     """Both clients: bounded waits, no retries of their own where they would hide them, no bars of their own."""
-    answer, stall = str(max(1, round(settings.answer_seconds))), str(max(1, round(settings.stall_seconds)))
+    answer = str(max(1, round(settings.answer_seconds)))
+    silence = str(round(settings.stall_seconds) + 5)  # of one connection; that of all of them is watched here
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "TQDM_DISABLE": "1",
@@ -38,13 +39,13 @@ def _environment(settings: DownloadSettings, with_token: bool) -> dict[str, str]
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_XET": "1",  # its downloads cannot be resumed, and mirrors do not carry it
         "HF_HUB_ETAG_TIMEOUT": answer,
-        "HF_HUB_DOWNLOAD_TIMEOUT": stall,
+        "HF_HUB_DOWNLOAD_TIMEOUT": silence,
         "MODELSCOPE_API_CONNECT_TIMEOUT": answer,
         "MODELSCOPE_API_TIMEOUT": answer,
         "MODELSCOPE_REPO_TREE_PAGE_TIMEOUT_SECONDS": answer,
         "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "1",
         "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "0",
-        "MODELSCOPE_DOWNLOAD_TIMEOUT": stall,
+        "MODELSCOPE_DOWNLOAD_TIMEOUT": silence,
         "MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": str(7 * 24 * 3600),
         "MODELSCOPE_DOWNLOAD_FILE_LOCK": "false",  # the working folder has a lock already
     }

@@ -129,7 +129,7 @@ def connect(order: Order) -> Hub:
             count(sink.size)
             try:
                 http_get(
-                    said.location, sink, resume_size=sink.size, expected_size=file.size,
+                    said.location, cast(BinaryIO, sink), resume_size=sink.size, expected_size=file.size,
                     headers=headers if same_host else {k: v for k, v in headers.items() if k != "authorization"},
                 )  # fmt: skip
             except BaseException as error:
