@@ -30,7 +30,7 @@ def tiny_model(tmp_path_factory):
         )
         tokenizer.chat_template = template
         config = transformers.Qwen2Config(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+            vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=1,
             num_key_value_heads=1, max_position_embeddings=positions, tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id,
             bos_token_id=None, pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip

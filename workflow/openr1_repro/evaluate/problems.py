@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
@@ -14,7 +15,12 @@ from openr1_repro.evaluate.protocol import PROTOCOLS
 from openr1_repro.evaluate.settings import VALIDATION, BenchmarkSettings, StageSettings
 from openr1_repro.stage import UserError
 
-READERS = {".parquet": pl.read_parquet, ".jsonl": pl.read_ndjson, ".json": pl.read_json, ".csv": pl.read_csv}
+READERS: dict[str, Callable[..., pl.DataFrame]] = {
+    ".parquet": pl.read_parquet,
+    ".jsonl": pl.read_ndjson,
+    ".json": pl.read_json,
+    ".csv": pl.read_csv,
+}
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def replay(
     Returns:
         lighteval's results: ``{"pass@k:k=1&n=4": 0.5, "pass@k:k=1&n=4_stderr": 0.03}`` by benchmark.
     """
-    tasks, texts = [], {}
+    tasks: list[LightevalTaskConfig] = []
+    texts: dict[tuple[str, str], list[str]] = {}
     for name, items in benchmarks.items():
         data = folder / "data" / model / name / "test.jsonl"
         data.parent.mkdir(parents=True, exist_ok=True)

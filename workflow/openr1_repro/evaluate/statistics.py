@@ -58,8 +58,8 @@ def summarise(scores: pl.DataFrame, seed: int = 0) -> list[dict[str, Any]]:
             "low_same": low_same, "high_same": high_same,
             "pass": {j: pass_at_k(matrix, j) for j in sorted({2**i for i in range(k.bit_length()) if 2**i <= k} | {k})},
             "maj": majority(part),
-            "truncated": float((part["finish_reason"] == "length").mean()),
-            "mean_tokens": float(part["num_tokens"].mean()),
+            "truncated": part.select((pl.col("finish_reason") == "length").mean()).item(),
+            "mean_tokens": part.select(pl.col("num_tokens").mean()).item(),
             "detectable": planned_difference(matrix),
         })  # fmt: skip
     return rows
@@ -71,9 +71,9 @@ def score_matrix(part: pl.DataFrame) -> Array:
     Raises:
         ValueError: if a problem has more or fewer samples than another.
     """
-    counts = part.group_by("item").len()["len"].unique()
+    counts = sorted(set(part.group_by("item").len()["len"].to_list()))
     if len(counts) != 1:
-        raise ValueError(f"problems with {counts.min()} and with {counts.max()} samples cannot be summarised together")
+        raise ValueError(f"problems with {counts[0]} and with {counts[-1]} samples cannot be summarised together")
     return part.sort("item", "sample")["score"].to_numpy().reshape(-1, counts[0])
 
 

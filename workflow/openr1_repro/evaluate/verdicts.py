@@ -140,7 +140,7 @@ def judge_all(claims: Iterable[Claim], store: Path, workers: int, timeout: float
     )
     with pool, store.open("a", encoding="utf-8") as stream:
         # the second limit, of time on the wall, is for what sleeps instead of working
-        waiting = {
+        waiting: dict[Any, Claim] = {
             pool.schedule(_judge_within, args=[claim, timeout], timeout=60 + 20 * timeout): claim for claim in todo
         }
         for future in concurrent.futures.as_completed(waiting):
@@ -170,7 +170,11 @@ def _prepare_worker(mebibytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # lighteval.utils.timeout looks these up in the module at every call
     signal.SIGALRM = signal.SIGPROF  # type: ignore[misc]
-    signal.alarm = lambda seconds: signal.setitimer(signal.ITIMER_PROF, seconds)  # type: ignore[assignment]
+    signal.alarm = _alarm_by_processor_time
+
+
+def _alarm_by_processor_time(seconds: int) -> int:
+    return math.ceil(signal.setitimer(signal.ITIMER_PROF, seconds)[0])
 
 
 def _judge_within(claim: Claim, seconds: float) -> Verdict:

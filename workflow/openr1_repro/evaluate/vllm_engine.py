@@ -97,7 +97,7 @@ def generate(
         share = -(-len(todo) // len(workers))
         for worker in workers:
             feed(worker, min(int(options["max_num_seqs"]) * 3 // 2, share))
-        by_pipe = {worker.pipe: worker for worker in workers}
+        by_pipe: dict[Any, Worker] = {worker.pipe: worker for worker in workers}
         while unanswered:
             for pipe in multiprocessing.connection.wait(list(by_pipe)):
                 finished = by_pipe[pipe].receive()
