@@ -28,6 +28,22 @@ Location = tuple[int | str, ...]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
+class PlanSettings(Settings):
+    """The machine that `snakemake plan` reckons with."""
+
+    gpus: int | None = Field(None, ge=1)
+    """GPUs of the machine; null: those that are visible, else 8."""
+    gpu_memory: float = Field(80.0, gt=0)
+    """GiB of one GPU."""
+    price: float = Field(2.5, ge=0)
+    """Of one GPU for an hour, in any currency."""
+
+    def options(self) -> str:
+        """As the plan's command takes them."""
+        given = {"gpus": self.gpus, "gpu-memory": self.gpu_memory, "price": self.price}
+        return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+
+
 class GlobalSettings(Settings):
     """config/config.yaml: which variants to run, and what all of them share."""
 
@@ -35,6 +51,7 @@ class GlobalSettings(Settings):
     """Names of files in config/variants/, without .yaml; run in one go and compared in one report."""
     download: DownloadSettings = DownloadSettings()
     report: ReportSettings = ReportSettings()
+    plan: PlanSettings = PlanSettings()
 
 
 class VariantSettings(Settings):
@@ -221,6 +238,17 @@ class Project:
             "train": v.train.model_dump(mode="json", exclude={"warm_start"}),  # a stage of its own
         }
 
+    def warm_start(self, variant: str) -> dict[str, Any] | None:
+        """Settings of the supervised start before GRPO, None where there is none."""
+        v = self.variants[variant]
+        if v.train.warm_start is None:
+            return None
+        return {
+            "chat": v.chat.model_dump(mode="json"),
+            "warm_start": v.train.warm_start.model_dump(mode="json"),
+            "accelerate": v.train.accelerate,
+        }
+
     def evaluate(self, variant: str) -> dict[str, Any]:
         """Settings of the evaluate stage, for the base model and the checkpoints alike."""
         v = self.variants[variant]
@@ -233,6 +261,10 @@ class Project:
     def prompts_key(self, variant: str) -> str:
         """Names the folder of a variant's prompts."""
         return digest(self.prepare(variant))
+
+    def warm_start_key(self, variant: str) -> str:
+        """Names the folder of a warm-started model, shared by variants that start from the same one."""
+        return digest([self.variants[variant].model, self.prompts_key(variant), self.warm_start(variant)])
 
     def base_key(self, variant: str) -> str:
         """Names the folder of the starting model's evaluation, shared by variants that would measure the same."""

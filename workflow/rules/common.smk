@@ -22,6 +22,7 @@ except UserError as error:
     raise SystemExit(1)
 
 VARIANT_OF_PROMPTS = {PROJECT.prompts_key(name): name for name in PROJECT.variants}
+VARIANT_OF_WARM_START = {PROJECT.warm_start_key(name): name for name in PROJECT.variants if PROJECT.warm_start(name)}
 VARIANT_OF_BASE = {PROJECT.base_key(name): name for name in PROJECT.variants}
 
 
@@ -48,7 +49,9 @@ def prompts(variant, name):
 
 
 def start_of(variant):
-    """Where the weights that GRPO starts from lie."""
+    """The manifest of the weights that GRPO starts from: the downloaded model's, or the warm-started one's."""
+    if PROJECT.warm_start(variant):
+        return f"results/warm-starts/{PROJECT.warm_start_key(variant)}/manifest.json"
     return manifest(PROJECT.variants[variant].model)
 
 

@@ -1,4 +1,55 @@
-# GRPO by TRL. Working checkpoints live in an undeclared folder that outlasts failures; the stage decides what it can resume.
+# An optional supervised start, then GRPO, both by TRL. Working checkpoints live in an undeclared folder that outlasts failures;
+# the stage decides what it can resume.
+
+
+rule plan:
+    input:
+        models=[manifest(PROJECT.variants[name].model) for name in PROJECT.variants],
+        prompts=[prompts(name, "train.parquet") for name in PROJECT.variants],
+    params:
+        settings=as_json(
+            [
+                {
+                    "variant": name,
+                    "train": PROJECT.train(name)["train"],
+                    "model": f"results/assets/models/{PROJECT.variants[name].model}/files/config.json",
+                    "prompts": prompts(name, "train.parquet"),
+                }
+                for name in PROJECT.variants
+            ]
+        ),
+        machine=PROJECT.settings.plan.options(),
+    log:
+        "logs/plan.log",
+    shell:
+        job("workflow", "plan") + " -m openr1_repro.train.plan --settings {params.settings:q} {params.machine}"
+
+
+rule warm_start:
+    input:
+        model=lambda w: manifest(PROJECT.variants[VARIANT_OF_WARM_START[w.key]].model),
+        prompts=lambda w: prompts(VARIANT_OF_WARM_START[w.key], "train.parquet"),
+        datasets=lambda w: [
+            manifest(part.asset) for part in PROJECT.variants[VARIANT_OF_WARM_START[w.key]].prepare.datasets
+        ],
+        lock=lambda w: f"envs/{lock_of_training(VARIANT_OF_WARM_START[w.key])}.txt",
+    output:
+        "results/warm-starts/{key}/manifest.json",
+    params:
+        settings=lambda w: as_json(PROJECT.warm_start(VARIANT_OF_WARM_START[w.key])),
+        datasets=lambda w, input: [f"--dataset {Path(path).parent}" for path in input.datasets],
+        code=code_digest("train.warm_start", "train.sft"),
+        env=lambda w: lock_of_training(VARIANT_OF_WARM_START[w.key]),
+    log:
+        "logs/warm-starts/{key}.log",
+    threads: workflow.cores
+    resources:
+        gpu=lambda w: PROJECT.gpus(VARIANT_OF_WARM_START[w.key]),
+    shell:
+        job("{params.env}", "'warm start'")
+        + " -m openr1_repro.train.warm_start --settings {params.settings:q} --model $(dirname {input.model})"
+        " {params.datasets} --prompts $(dirname {input.prompts}) --work results/warm-starts/.work-{wildcards.key}"
+        " --output results/warm-starts/{wildcards.key}"
 
 
 rule train:

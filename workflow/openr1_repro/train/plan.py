@@ -3,7 +3,7 @@
     python -m openr1_repro.train.plan --settings @variants.json [--gpus 8] [--gpu-memory 80] [--price 2.5] [--output plan.json]
 
 ``variants.json``: a list of ``{"variant": name, "train": the variant's train section, "model": config.json of its model or the path of
-one, "prompts": rows of train.parquet}``. Completions are taken to reach `max_completion_length`: the figures are upper bounds.
+one, "prompts": train.parquet or its number of rows}``. Completions are taken to reach `max_completion_length`: the figures are upper bounds.
 
 The model behind the figures is arithmetic with few constants, and each constant says where it comes from: the H200 measurements in
 docs/train.md (1.78 B parameters, 64 × 2,048 tokens a step). Other chips are scaled by their peak rate and bandwidth.
@@ -15,6 +15,8 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from openr1_repro import gpus
 from openr1_repro.stage import UserError, read_json, run, write_json
@@ -322,13 +324,13 @@ def main() -> None:
     variants = read_json(text[1:]) if text.startswith("@") else json.loads(text)
     rows = []
     for entry in variants:
-        model = entry["model"]
+        model, prompts = entry["model"], entry["prompts"]
         rows.append(
             plan(
                 entry["variant"],
                 TrainSettings.model_validate(entry["train"]),
                 shape_of(model if isinstance(model, dict) else read_json(model)),
-                entry["prompts"],
+                prompts if isinstance(prompts, int) else pq.read_metadata(prompts).num_rows,
                 arguments.gpu_memory,
                 arguments.gpus or len(gpus.visible()) or 8,
                 arguments.price,
