@@ -346,3 +346,39 @@ def test_kill_nine_loses_no_finished_batch(settings, tiny_model, run, assets, tm
         process.wait()
     assert kills == 2
     assert pl.read_parquet(tmp_path / "x.parquet").equals(expected)
+
+
+# --- vLLM's side that needs no vLLM (the rest: test_vllm_engine.py)
+
+
+@pytest.mark.parametrize(("leased", "size", "groups"), [
+    ("0", 1, ["0"]), ("3,5", 1, ["3", "5"]), ("0,1,2,3", 2, ["0,1", "2,3"]), ("0,1,2", 2, ["0,1"]),
+    ("GPU-a, GPU-b", 1, ["GPU-a", "GPU-b"]), ("", 1, [""]),
+])  # fmt: skip
+def test_leased_gpus_make_engines(leased, size, groups, monkeypatch):
+    from openr1_repro.evaluate.vllm_engine import gpu_groups
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", leased)
+    assert gpu_groups(size) == groups
+
+
+def test_too_few_gpus_for_one_engine(monkeypatch):
+    from openr1_repro.evaluate.vllm_engine import gpu_groups
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(UserError, match="tensor_parallel_size × pipeline_parallel_size is 2, but 1 GPU"):
+        gpu_groups(2)
+
+
+def test_every_request_has_a_seed_of_its_own():
+    from openr1_repro.evaluate import vllm_engine
+    from openr1_repro.evaluate.protocol import Sampling
+    from openr1_repro.evaluate.responses import Request
+    from openr1_repro.evaluate.settings import EvaluateSettings
+
+    sampling = Sampling(temperature=1, top_p=1, top_k=0, max_new_tokens=1, stop=[])
+    requests = [Request(b, i, s, "p", sampling) for b in "ab" for i in range(20) for s in range(5)]
+    planned = vllm_engine.plan(requests, EvaluateSettings(benchmarks=["a"]))
+    assert len({request.seed for request in planned}) == 200
+    few = vllm_engine.plan(requests[:7], EvaluateSettings(benchmarks=["a"]))
+    assert {r.seed for r in few} < {r.seed for r in planned}  # whatever else is asked
