@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from openr1_repro import code
 
 MODULES = {

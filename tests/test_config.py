@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from openr1_repro import config, reference
 from openr1_repro.stage import UserError
 
@@ -47,7 +46,12 @@ def test_openr1_differs_from_seed_only_where_its_author_changed_it() -> None:
     variants = config.load(ROOT, {"variants": ["seed", "openr1"]}).variants
     seed, openr1 = (variants[name].model_dump(exclude={"description"}) for name in ("seed", "openr1"))
     changed = {key for key, value in openr1["train"]["grpo"].items() if seed["train"]["grpo"].get(key) != value}
-    assert changed == {"per_device_train_batch_size", "gradient_accumulation_steps", "num_generations", "use_liger_kernel"}
+    assert changed == {
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "num_generations",
+        "use_liger_kernel",
+    }
     for variant in (seed, openr1):
         del variant["train"]["grpo"]
     assert seed == openr1
@@ -140,7 +144,9 @@ def test_variants_share_what_they_share(project: Path) -> None:
 
 
 def test_reference_is_current() -> None:
-    assert (ROOT / "docs/config.md").read_text() == reference.reference(), "python -m openr1_repro.reference > docs/config.md"
+    assert (ROOT / "docs/config.md").read_text() == reference.reference(), (
+        "python -m openr1_repro.reference > docs/config.md"
+    )
 
 
 def test_no_torch_in_the_workflow() -> None:

@@ -67,10 +67,14 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
             ["slurmctld", "-D"],
             ["slurmd", "-D"],
         ):  # fmt: skip
-            servers.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            servers.append(
+                subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
             time.sleep(2)
         for _ in range(30):
-            state = subprocess.run(["sinfo", "--noheader", "--format=%t"], env=environment, capture_output=True, text=True)
+            state = subprocess.run(
+                ["sinfo", "--noheader", "--format=%t"], env=environment, capture_output=True, text=True
+            )
             if state.stdout.strip() == "idle":
                 break
             time.sleep(1)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from openr1_repro import stage
 
 
@@ -22,7 +21,7 @@ class Example(stage.Settings):
 def test_replacing_keeps_the_old_until_the_new_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "out.json"
     stage.write_json(target, {"a": 1})
-    with pytest.raises(RuntimeError), stage.replacing(target) as draft:
+    with pytest.raises(RuntimeError), stage.replacing(target) as draft:  # noqa: PT012
         draft.write_text("half")
         raise RuntimeError
     assert json.loads(target.read_text()) == {"a": 1}
@@ -60,14 +59,18 @@ def test_user_error_has_no_traceback() -> None:
         "run(main)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], text=True, capture_output=True, env={"PYTHONPATH": str(Path(stage.__file__).parents[1])}
+        [sys.executable, "-c", code],
+        text=True,
+        capture_output=True,
+        env={"PYTHONPATH": str(Path(stage.__file__).parents[1])},
     )
     assert done.returncode == 1
     assert done.stderr == "error: a.yaml:3: key: wrong\nerror: b.yaml:1: key: missing\n"
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 
 

@@ -50,7 +50,12 @@ def snakemake(root: Path, *arguments: str, timeout: float = 120) -> subprocess.C
     environment = {"OPENR1_REPRO_ENVS": str(ROOT / ".envs"), **os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTHONPATH", None)
     return subprocess.run(
-        ["snakemake", "--cores", "2", *arguments], cwd=root, env=environment, text=True, capture_output=True, timeout=timeout
+        ["snakemake", "--cores", "2", *arguments],
+        cwd=root,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=timeout,
     )
 
 

@@ -166,7 +166,9 @@ def _explain(
         message = item["msg"].removeprefix("Value error, ")
         name, _, rest = message.partition(": ")
         section = _model_at(model, location)
-        if section is not None and rest and name in section.model_fields:  # a check over several keys names the wrong one
+        if (
+            section is not None and rest and name in section.model_fields
+        ):  # a check over several keys names the wrong one
             location, message = (*location, name), rest
         key = ".".join(map(str, location)) or "(whole file)"
         if item["type"] == "extra_forbidden":
@@ -300,7 +302,9 @@ class _Loader:
             self.errors.append(f"{name}: {error.strerror}")
         return Layer(Path(name), CommentedMap())
 
-    def validate(self, model: type[ModelT], value: Any, layers: Sequence[Layer], prefix: Location = ()) -> ModelT | None:
+    def validate(
+        self, model: type[ModelT], value: Any, layers: Sequence[Layer], prefix: Location = ()
+    ) -> ModelT | None:
         """``value`` as ``model``, or None and the errors."""
         try:
             return model.model_validate(value)
@@ -308,7 +312,9 @@ class _Loader:
             self.errors += _explain(error, model, value, layers, prefix)
             return None
 
-    def expect(self, name: Any, known: Mapping[str, Any], where: str, layers: Sequence[Layer], location: Location) -> None:
+    def expect(
+        self, name: Any, known: Mapping[str, Any], where: str, layers: Sequence[Layer], location: Location
+    ) -> None:
         """An error unless ``name`` is one of ``known``, which stands in ``where``."""
         if name not in known:
             key = ".".join(map(str, location))
@@ -338,7 +344,9 @@ class _Loader:
         merged.pop("base", None)
         return layers, merged
 
-    def variant(self, layers: list[Layer], merged: dict[str, Any], assets: Mapping[str, Any], benchmarks: Mapping[str, Any]) -> VariantSettings | None:
+    def variant(
+        self, layers: list[Layer], merged: dict[str, Any], assets: Mapping[str, Any], benchmarks: Mapping[str, Any]
+    ) -> VariantSettings | None:
         """One variant, checked against the assets and benchmarks that exist."""
         chat = merged.get("chat")
         if isinstance(chat, dict) and isinstance(chat.get("template"), str):
@@ -371,7 +379,9 @@ def _values_at(value: Any, path: Sequence[Any], above: Location = ()) -> Iterato
         yield from _values_at(value[path[0]], path[1:], (*above, path[0]))
 
 
-def load(root: Path, given: Mapping[str, Any] | None = None, files: Sequence[Path] = (Path("config/config.yaml"),)) -> Project:
+def load(
+    root: Path, given: Mapping[str, Any] | None = None, files: Sequence[Path] = (Path("config/config.yaml"),)
+) -> Project:
     """Read and check everything under ``root``/config.
 
     Args:

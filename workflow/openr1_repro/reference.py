@@ -71,7 +71,15 @@ def reference() -> str:
         "`train.vllm_serve`, `train.warm_start.sft` and `evaluate.vllm` are the upstream tools' own, checked against their option classes.",
     ]
     for title, model in PAGES:
-        lines += ["", f"## {title}", "", " ".join((model.__doc__ or "").split()), "", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            " ".join((model.__doc__ or "").split()),
+            "",
+            "| key | type | default | meaning |",
+            "| --- | --- | --- | --- |",
+        ]
         lines += _rows(model)
     return "\n".join(lines) + "\n"
 

@@ -114,7 +114,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path}: missing; run the stage that writes it first") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); delete it and rerun the stage that writes it") from None
+        raise UserError(
+            f"{path}:{error.lineno}: not valid JSON ({error.msg}); delete it and rerun the stage that writes it"
+        ) from None
 
 
 def digest(value: Any) -> str:

@@ -22,7 +22,11 @@ except UserError as error:
     raise SystemExit(1)
 
 VARIANT_OF_PROMPTS = {PROJECT.prompts_key(name): name for name in PROJECT.variants}
-VARIANT_OF_WARM_START = {PROJECT.warm_start_key(name): name for name in PROJECT.variants if PROJECT.warm_start(name)}
+VARIANT_OF_WARM_START = {
+    PROJECT.warm_start_key(name): name
+    for name in PROJECT.variants
+    if PROJECT.warm_start(name)
+}
 VARIANT_OF_BASE = {PROJECT.base_key(name): name for name in PROJECT.variants}
 
 
@@ -73,7 +77,11 @@ def refuse_impossible():
     if not workflow.local_exec:
         return  # the cluster's scheduler knows its own machines
     there = len(gpus.visible())
-    short = [f"{name} asks for {PROJECT.gpus(name)}" for name in PROJECT.variants if PROJECT.gpus(name) > there]
+    short = [
+        f"{name} asks for {PROJECT.gpus(name)}"
+        for name in PROJECT.variants
+        if PROJECT.gpus(name) > there
+    ]
     if short:
         raise WorkflowError(
             f"{'; '.join(short)} GPUs, this machine has {there}. Choose other variants (config/config.yaml, or "

@@ -10,23 +10,27 @@ def evaluated(w):
 rule generate:
     input:
         weights=lambda w: (
-            f"results/runs/{w.name}/training/checkpoints.json" if w.group == "runs" else manifest(PROJECT.variants[evaluated(w)].model)
+            f"results/runs/{w.name}/training/checkpoints.json"
+            if w.group == "runs"
+            else manifest(PROJECT.variants[evaluated(w)].model)
         ),
         validation=lambda w: prompts(evaluated(w), "validation.parquet"),
-        benchmarks=lambda w: [manifest(asset) for asset in PROJECT.assets_of_benchmarks(evaluated(w))],
+        benchmarks=lambda w: [
+            manifest(asset) for asset in PROJECT.assets_of_benchmarks(evaluated(w))
+        ],
         lock=lambda w: f"envs/{lock_of_training(evaluated(w))}.txt",
     output:
         "results/{group}/{name}/evaluation/responses.parquet",
-    params:
-        settings=lambda w: as_json(PROJECT.evaluate(evaluated(w))),
-        code=code_digest("evaluate.generate"),
-        env=lambda w: lock_of_training(evaluated(w)),
-        which=lambda w: "training" if w.group == "runs" else "model",
     log:
         "logs/{group}/{name}/generate.log",
     threads: workflow.cores
     resources:
         gpu=lambda w: PROJECT.gpus(evaluated(w)),
+    params:
+        settings=lambda w: as_json(PROJECT.evaluate(evaluated(w))),
+        code=code_digest("evaluate.generate"),
+        env=lambda w: lock_of_training(evaluated(w)),
+        which=lambda w: "training" if w.group == "runs" else "model",
     shell:
         job("{params.env}", "'generate {wildcards.name}'")
         + " -m openr1_repro.evaluate.generate --settings {params.settings:q} --assets results/assets"
@@ -37,17 +41,19 @@ rule generate:
 rule score:
     input:
         responses="results/{group}/{name}/evaluation/responses.parquet",
-        benchmarks=lambda w: [manifest(asset) for asset in PROJECT.assets_of_benchmarks(evaluated(w))],
+        benchmarks=lambda w: [
+            manifest(asset) for asset in PROJECT.assets_of_benchmarks(evaluated(w))
+        ],
         lock="envs/lighteval.txt",
     output:
         scores="results/{group}/{name}/evaluation/scores.parquet",
         summary="results/{group}/{name}/evaluation/scores.json",
-    params:
-        settings=lambda w: as_json(PROJECT.evaluate(evaluated(w))),
-        code=code_digest("evaluate.score"),
     log:
         "logs/{group}/{name}/score.log",
     threads: workflow.cores
+    params:
+        settings=lambda w: as_json(PROJECT.evaluate(evaluated(w))),
+        code=code_digest("evaluate.score"),
     shell:
         job("lighteval", "'score {wildcards.name}'")
         + " -m openr1_repro.evaluate.score --settings {params.settings:q} --assets results/assets"

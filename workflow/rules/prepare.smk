@@ -3,18 +3,21 @@
 
 rule prepare:
     input:
-        lambda w: [manifest(asset) for asset in PROJECT.assets_of_prompts(VARIANT_OF_PROMPTS[w.key])],
+        lambda w: [
+            manifest(asset)
+            for asset in PROJECT.assets_of_prompts(VARIANT_OF_PROMPTS[w.key])
+        ],
     output:
         train="results/prompts/{key}/train.parquet",
         validation="results/prompts/{key}/validation.parquet",
         funnel="results/prompts/{key}/funnel.json",
         card="results/prompts/{key}/card.html",
-    params:
-        settings=lambda w: as_json(PROJECT.prepare(VARIANT_OF_PROMPTS[w.key])),
-        code=code_digest("prepare.__main__"),
     log:
         "logs/prepare/{key}.log",
     threads: workflow.cores
+    params:
+        settings=lambda w: as_json(PROJECT.prepare(VARIANT_OF_PROMPTS[w.key])),
+        code=code_digest("prepare.__main__"),
     shell:
         job("workflow", "prepare")
         + " -m openr1_repro.prepare --settings {params.settings:q} --assets results/assets"

@@ -19,7 +19,9 @@ def report_settings():
     """Everything the report shows, and where it lies."""
     variants = {}
     for name in PROJECT.variants:
-        assets = dict.fromkeys([*PROJECT.assets_of_prompts(name), *PROJECT.assets_of_benchmarks(name)])
+        assets = dict.fromkeys(
+            [*PROJECT.assets_of_prompts(name), *PROJECT.assets_of_benchmarks(name)]
+        )
         variants[name] = {
             **files_of(name),
             "training": f"results/runs/{name}/training",
@@ -28,9 +30,15 @@ def report_settings():
         }
     return {
         "variants": variants,
-        "benchmarks": {name: PROJECT.benchmarks[name].model_dump(mode="json") for name in PROJECT.benchmarks_shown()},
+        "benchmarks": {
+            name: PROJECT.benchmarks[name].model_dump(mode="json")
+            for name in PROJECT.benchmarks_shown()
+        },
         "published": "config/published.yaml",
-        "locks": {name: f"envs/{name}.txt" for name in ("workflow", "lighteval", *PROJECT_LOCKS)},
+        "locks": {
+            name: f"envs/{name}.txt"
+            for name in ("workflow", "lighteval", *PROJECT_LOCKS)
+        },
         "report": PROJECT.settings.report.model_dump(mode="json"),
     }
 
@@ -38,19 +46,38 @@ def report_settings():
 rule report:
     input:
         files=[path for name in PROJECT.variants for path in files_of(name).values()],
-        assets=[path for v in report_settings()["variants"].values() for path in v["assets"].values()],
+        assets=[
+            path
+            for v in report_settings()["variants"].values()
+            for path in v["assets"].values()
+        ],
         published="config/published.yaml",
-        look=["workflow/openr1_repro/report/page.html", "workflow/openr1_repro/report/page.css"],
+        look=[
+            "workflow/openr1_repro/report/page.html",
+            "workflow/openr1_repro/report/page.css",
+        ],
     output:
-        page=report("results/report/index.html", caption="../report/report.rst", category="Report"),
-        summary=report("results/report/summary.json", caption="../report/summary.rst", category="Report"),
-        metrics=report("results/report/metrics.csv", caption="../report/metrics.rst", category="Report"),
+        page=report(
+            "results/report/index.html",
+            caption="../report/report.rst",
+            category="Report",
+        ),
+        summary=report(
+            "results/report/summary.json",
+            caption="../report/summary.rst",
+            category="Report",
+        ),
+        metrics=report(
+            "results/report/metrics.csv",
+            caption="../report/metrics.rst",
+            category="Report",
+        ),
         text="results/report/REPORT.md",
+    log:
+        "logs/report.log",
     params:
         settings=lambda w: json.dumps(report_settings(), ensure_ascii=False),  # variants in the order of the config
         code=code_digest("report.__main__"),
-    log:
-        "logs/report.log",
     shell:
         job("workflow", "report")
         + " -m openr1_repro.report --settings {params.settings:q} --output results/report"

@@ -6,6 +6,8 @@ rule plan:
     input:
         models=[manifest(PROJECT.variants[name].model) for name in PROJECT.variants],
         prompts=[prompts(name, "train.parquet") for name in PROJECT.variants],
+    log:
+        "logs/plan.log",
     params:
         settings=as_json(
             [
@@ -19,10 +21,9 @@ rule plan:
             ]
         ),
         machine=PROJECT.settings.plan.options(),
-    log:
-        "logs/plan.log",
     shell:
-        job("workflow", "plan") + " -m openr1_repro.train.plan --settings {params.settings:q} {params.machine}"
+        job("workflow", "plan")
+        + " -m openr1_repro.train.plan --settings {params.settings:q} {params.machine}"
 
 
 rule warm_start:
@@ -30,21 +31,24 @@ rule warm_start:
         model=lambda w: manifest(PROJECT.variants[VARIANT_OF_WARM_START[w.key]].model),
         prompts=lambda w: prompts(VARIANT_OF_WARM_START[w.key], "train.parquet"),
         datasets=lambda w: [
-            manifest(part.asset) for part in PROJECT.variants[VARIANT_OF_WARM_START[w.key]].prepare.datasets
+            manifest(part.asset)
+            for part in PROJECT.variants[VARIANT_OF_WARM_START[w.key]].prepare.datasets
         ],
         lock=lambda w: f"envs/{lock_of_training(VARIANT_OF_WARM_START[w.key])}.txt",
     output:
         "results/warm-starts/{key}/manifest.json",
-    params:
-        settings=lambda w: as_json(PROJECT.warm_start(VARIANT_OF_WARM_START[w.key])),
-        datasets=lambda w, input: [f"--dataset {Path(path).parent}" for path in input.datasets],
-        code=code_digest("train.warm_start", "train.sft"),
-        env=lambda w: lock_of_training(VARIANT_OF_WARM_START[w.key]),
     log:
         "logs/warm-starts/{key}.log",
     threads: workflow.cores
     resources:
         gpu=lambda w: PROJECT.gpus(VARIANT_OF_WARM_START[w.key]),
+    params:
+        settings=lambda w: as_json(PROJECT.warm_start(VARIANT_OF_WARM_START[w.key])),
+        datasets=lambda w, input: [
+            f"--dataset {Path(path).parent}" for path in input.datasets
+        ],
+        code=code_digest("train.warm_start", "train.sft"),
+        env=lambda w: lock_of_training(VARIANT_OF_WARM_START[w.key]),
     shell:
         job("{params.env}", "'warm start'")
         + " -m openr1_repro.train.warm_start --settings {params.settings:q} --model $(dirname {input.model})"
@@ -61,15 +65,15 @@ rule train:
         "results/runs/{variant}/training/checkpoints.json",
         "results/runs/{variant}/training/log.jsonl",
         "results/runs/{variant}/training/train.json",
-    params:
-        settings=lambda w: as_json(PROJECT.train(w.variant)),
-        code=code_digest("train.__main__", "train.grpo"),
-        env=lambda w: lock_of_training(w.variant),
     log:
         "logs/{variant}/train.log",
     threads: workflow.cores
     resources:
         gpu=lambda w: PROJECT.gpus(w.variant),
+    params:
+        settings=lambda w: as_json(PROJECT.train(w.variant)),
+        code=code_digest("train.__main__", "train.grpo"),
+        env=lambda w: lock_of_training(w.variant),
     shell:
         job("{params.env}", "'train {wildcards.variant}'")
         + " -m openr1_repro.train --settings {params.settings:q} --model $(dirname {input.model})"
