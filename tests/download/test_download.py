@@ -1,11 +1,13 @@
 """What the download stage promises, through its command, with the hubs' own clients against hubs on loopback."""
 
+import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
+import zipfile
 
 import pytest
 
@@ -111,18 +113,26 @@ def test_embedded_assets(tmp_path):
 
 
 def test_package_source(tmp_path):
-    """A builder is handed the folder and its options, in a Python of its own."""
-    (tmp_path / "builders.py").write_text(
-        "def toy(destination, options):\n    (destination / 'config.json').write_text(str(options['n']))\n"
-    )
-    (tmp_path / "packages.txt").write_text("")
+    """A builder is handed a folder and its options, in a Python that has the locked packages."""
+    wheel = tmp_path / "toy-1.5-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("toy.py", "def build(to, options):\n    (to / 'config.json').write_text(str(options['n']))\n")
+        archive.writestr("toy-1.5.dist-info/METADATA", "Metadata-Version: 2.1\nName: toy\nVersion: 1.5\n")
+        archive.writestr("toy-1.5.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("toy-1.5.dist-info/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (tmp_path / "packages.txt").write_text(f"toy @ {wheel.as_uri()} --hash=sha256:{digest}\n")
     job = Job(tmp_path)
-    builder = {"requirement": "pytest", "builder": "builders:toy", "requirements": str(tmp_path / "packages.txt")}
-    job.asset |= {"sources": ["package"], "package": builder | {"options": {"n": 3}}, "allow": ["*"]}
-    said = job.run(status=None)
-    # The package is not installed by an empty lock: the line says so, and nothing is left behind as if it were whole.
-    assert "package: " in said
-    assert not (job.output / "manifest.json").exists()
+    job.env["UV_OFFLINE"] = "1"
+    package = {"requirement": "toy", "builder": "toy:build", "options": {"n": 3}}
+    job.asset |= {"sources": ["package"], "package": package | {"requirements": str(tmp_path / "packages.txt")}}
+    job.run()
+    assert job.files() == {"config.json": b"3"}
+    assert (job.manifest()["repository"], job.manifest()["revision"]) == ("toy", "1.5")
+
+    job.output = job.folder / "again"
+    job.asset["package"]["builder"] = "toy:no_such"
+    assert "package: AttributeError" in job.run(status=1)
 
 
 @pytest.mark.parametrize("first", ["huggingface", "modelscope"])
@@ -309,9 +319,10 @@ def test_dead_network_costs_little(job):
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         job.download = {"huggingface_endpoint": address, "modelscope_endpoint": job.download["modelscope_endpoint"]}
         process = job.start()
-        silent.accept()
+        connection, _ = silent.accept()
         start = time.monotonic()
         assert "no answer in 10 s" in process.stdout.readline()
         assert time.monotonic() - start < 15
         process.communicate()
+        connection.close()
         assert process.returncode == 0

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from uv import find_uv_bin
+
 from openr1_repro.download.client import redact
 from openr1_repro.download.files import File, SourceError, digests, is_right, place
 from openr1_repro.download.settings import AssetSettings
@@ -84,15 +86,12 @@ def _build(asset: AssetSettings, destination: Path) -> tuple[str, str, Path]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     # A lock is complete: resolving it again (as `uv run --with-requirements` does) would bring back what it leaves out.
-    install = ["uv", "pip", "install", "--quiet", "--python", sys.executable, "--target", str(site)]
+    install = [find_uv_bin(), "pip", "install", "--quiet", "--python", sys.executable, "--target", str(site)]
     install += ["--no-deps", "--require-hashes", "-r", package.requirements]
     build = [sys.executable, "-c", _BUILD, str(destination), package.builder, json.dumps(package.options)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(site), str(Path(__file__).parents[2])))}
     for command in (install, build):
-        try:
-            done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        except FileNotFoundError:
-            raise SourceError("uv, which installs the package, is not on the path") from None
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
             raise SourceError(redact((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]))
         found = [d.version for d in importlib.metadata.distributions(name=package.requirement, path=[str(site)])]
