@@ -63,17 +63,20 @@ def make_problems(count: int, rng: np.random.Generator) -> list[str]:
     return texts
 
 
-def spoil(problems: list[str], benchmarks: dict[str, list[str]], rng: random.Random) -> list[str]:
-    """Give a list of problems what real ones have: copies, near copies, labels, choices, missing figures, benchmark items."""
+def spoil(problems: list[str], answers: list[str], benchmarks: dict[str, list[str]], rng: random.Random) -> None:
+    """Give problems what real ones have: copies, near copies, labels, choices, missing figures, benchmark items."""
     items = [p for texts in benchmarks.values() for p in texts]
-    for i in range(len(problems)):
+    for i in range(1, len(problems)):
         draw = rng.random()
-        if draw < 0.03 and i:
-            problems[i] = problems[rng.randrange(i)]
-        elif draw < 0.09 and i:
-            words = problems[rng.randrange(i)].split()
-            words[rng.randrange(len(words))] = "given"
-            problems[i] = " ".join(words)
+        if draw < 0.09:
+            original = rng.randrange(i)
+            problems[i] = problems[original]
+            if draw > 0.03:
+                words = problems[i].split()
+                words[rng.randrange(len(words))] = "given"
+                problems[i] = " ".join(words)
+            if rng.random() < 0.9:
+                answers[i] = answers[original]
         elif draw < 0.14:
             problems[i] = f"{rng.randrange(1, 40)}. {problems[i]}"
         elif draw < 0.17:
@@ -82,7 +85,6 @@ def spoil(problems: list[str], benchmarks: dict[str, list[str]], rng: random.Ran
             problems[i] += " (A) 1 (B) 2 (C) 3 (D) 4"
         elif draw < 0.253:
             problems[i] = f"{problems[i][:60]} {rng.choice(items)}"
-    return problems
 
 
 def make_answers(count: int, rng: random.Random) -> list[str]:
@@ -119,8 +121,8 @@ def write_dataset(folder: Path, rows: int, benchmarks: dict[str, list[str]], gen
         start = rng.randrange(len(blob) - 4 * chars)
         return blob[start : start + int(chars * rng.uniform(0.3, 1.7))]
 
-    problems = spoil(make_problems(rows, numbers), benchmarks, rng)
-    answers = make_answers(rows, rng)
+    problems, answers = make_problems(rows, numbers), make_answers(rows, rng)
+    spoil(problems, answers, benchmarks, rng)
     per_file = 22_500
     for file in range(0, rows, per_file):
         path = folder / f"train-{seed}-{file // per_file:05d}.parquet"
@@ -162,7 +164,7 @@ def write_tokenizer(folder: Path) -> None:
     """A byte-level BPE of 16,000 tokens with the seed's special tokens: what counts for speed is its size and its regular expression."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.BPE())
     split = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"  # Qwen2's
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -205,7 +207,7 @@ class Data:
         }
         for name, problems in self.benchmarks.items():
             folder = self.assets / "datasets" / name / "files"
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             pl.DataFrame({"problem": problems}).write_ndjson(folder / "test.jsonl")
         write_tokenizer(self.assets / "models/model/files")
 
@@ -235,7 +237,9 @@ class Data:
         ]
         command += ["--output", str(self.root / "prompts"), *(["--cache", str(cache)] if cache else [])]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
-        done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
         seconds, peak = map(float, done.stderr.splitlines()[-1].split())
         return seconds, peak, done.stdout
 
@@ -257,10 +261,10 @@ script, rows, folder, output = sys.argv[1:5]
 names = {"HuggingFaceH4/aime_2024": "aime24", "yentinglin/aime_2025": "aime25", "HuggingFaceH4/MATH-500": "math_500", "Idavidrein/gpqa": "gpqa",
          "livecodebench/code_generation_lite": "lcb"}
 columns = {"gpqa": "Question", "lcb": "question_content"}
-def load(name, *args, **kwargs):
-    if name == "rows":
+def load(path, *args, **kwargs):
+    if path == "rows":
         return datasets.Dataset.from_parquet(rows)
-    key = names[name]
+    key = names[path]
     problems = [json.loads(line)["problem"] for line in open(os.path.join(folder, key, "files", "test.jsonl"))]
     return datasets.Dataset.from_dict({columns.get(key, "problem"): problems})
 datasets.load_dataset = load
@@ -279,6 +283,7 @@ def decontaminate(data: Data) -> None:
     """The same step on the same 25,000 rows, in turn: ours, open-r1's."""
     from openr1_repro.prepare.contamination import contaminated
     from openr1_repro.prepare.settings import Contamination
+    from openr1_repro.prepare.text import normal_form
 
     path = data.root / "problems.parquet"
     problems = pl.read_parquet(
@@ -292,7 +297,10 @@ def decontaminate(data: Data) -> None:
     for _ in range(3):
         for times, settings in ((ours, Contamination(containment_chars=None)), (full, Contamination())):
             start = time.perf_counter()
-            verdicts = contaminated(problems["problem"], data.benchmarks, settings)
+            rows = problems
+            if settings.containment_chars:  # in the funnel the normal form is there anyway; here it counts
+                rows = problems.with_columns(normal_form(pl.col("problem")).alias("normal"))
+            verdicts = contaminated(rows, data.benchmarks, settings)
             times.append(time.perf_counter() - start)
             if not settings.containment_chars:
                 found = verdicts.is_not_null()
@@ -306,7 +314,7 @@ def decontaminate(data: Data) -> None:
                 str(data.assets / "datasets"),
                 str(data.root / "peer.parquet"),
             ]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             peer.append(float(re.search(r"SECONDS (\S+)", done.stdout).group(1)))
             theirs = (
                 pl.read_parquet(data.root / "peer.parquet").select(pl.any_horizontal(r"^contaminated_.*$")).to_series()
@@ -354,24 +362,20 @@ def sizes(data: Data) -> None:
 
 
 def answers(data: Data) -> None:
-    """Parsing the distinct answers of 225,000 rows with math-verify: cold, then from the cache."""
-    from openr1_repro.prepare.answers import is_plain, usable_answers
+    """Reading the distinct answers of 225,000 rows with math-verify: cold, then from the cache."""
+    from openr1_repro.prepare.answers import canonical_answers, canonical_plain
 
     files = data.rows("main", ROWS, GENERATION_CHARS, 7)
     distinct = pl.read_parquet(files / "*.parquet", columns=["answer"])["answer"].drop_nulls().unique().sort().to_list()
     cache = data.root / "cache"
-    start = time.perf_counter()
-    usable_answers(distinct, 20.0, cache)
-    cold = time.perf_counter() - start
-    start = time.perf_counter()
-    usable_answers(distinct, 20.0, cache)
-    hard = sum(not is_plain(a) for a in distinct)
-    write_row(
-        "prepare.answers_cold", "answers/s", len(distinct) / cold, distinct=len(distinct), parsed=hard, seconds=cold
-    )
-    write_row(
-        "prepare.answers_cached", "answers/s", len(distinct) / (time.perf_counter() - start), distinct=len(distinct)
-    )
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        canonical_answers(distinct, 10.0, cache)
+        seconds.append(time.perf_counter() - start)
+    parsed = sum(canonical_plain(a) is None for a in distinct)
+    write_row("prepare.answers_cold", "answers/s", len(distinct) / seconds[0], distinct=len(distinct), parsed=parsed)
+    write_row("prepare.answers_cached", "answers/s", len(distinct) / seconds[1], distinct=len(distinct))
 
 
 if __name__ == "__main__":
@@ -383,6 +387,7 @@ if __name__ == "__main__":
         "--folder", type=Path, help="keep the data here, and use what is there; default: a temporary folder"
     )
     arguments = parser.parse_args()
+    sys.argv[1:] = arguments.parts  # the rows' command, without a folder of this machine
     with tempfile.TemporaryDirectory() as temporary:
         data = Data(arguments.folder or Path(temporary))
         for name in arguments.parts or parts:

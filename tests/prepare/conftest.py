@@ -43,7 +43,9 @@ class World:
         model.mkdir(parents=True)
         write_tokenizer(model)
 
-    def dataset(self, rows: list[dict[str, Any]], name: str = "openr1", file: str = "data/train-00000-of-00001.parquet") -> Path:
+    def dataset(
+        self, rows: list[dict[str, Any]], name: str = "openr1", file: str = "data/train-00000-of-00001.parquet"
+    ) -> Path:
         """Write ``rows`` as a data set's file; rows without uuid are named r0, r1 …"""
         path = self.assets / "datasets" / name / "files" / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,9 @@ class World:
         path.write_text("".join(json.dumps({"problem": p}) + "\n" for p in problems))
         return {name: {"dataset": name, "version": 1}}
 
-    def settings(self, benchmarks: dict[str, Any] | None = None, chat: dict[str, Any] | None = None, **prepare: Any) -> dict[str, Any]:
+    def settings(
+        self, benchmarks: dict[str, Any] | None = None, chat: dict[str, Any] | None = None, **prepare: Any
+    ) -> dict[str, Any]:
         """The stage's settings, as the workflow passes them."""
         return {
             "chat": chat or {}, "prepare": {"datasets": [{"asset": "openr1"}]} | prepare, "model": "tiny", "benchmarks": benchmarks or {},
@@ -82,6 +86,7 @@ class Result:
         self.train = pl.read_parquet(folder / "train.parquet")
         self.validation = pl.read_parquet(folder / "validation.parquet")
         self.funnel = json.loads((folder / "funnel.json").read_text())
+        self.dropped = dict(pl.read_parquet(folder / "dropped.parquet").select("uuid", "step").iter_rows())
 
     @property
     def uuids(self) -> set[str]:
@@ -98,10 +103,20 @@ def write_tokenizer(folder: Path, template: str = TEMPLATE) -> None:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    text = ["Find the number of integers such that the sum of the digits is what it is.", "Let $x$ be a real number. Compute $x^2$."] * 5
-    trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    text = [
+        "Find the number of integers such that the sum of the digits is what it is.",
+        "Let $x$ be a real number. Compute $x^2$.",
+    ] * 5
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     tokenizer.train_from_iterator(text, trainer)
     tokenizer.add_special_tokens([AddedToken(t, special=True) for t in ("<s>", "</s>", "<|User|>", "<|Assistant|>")])
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": {"content": "<s>"}, "eos_token": "</s>", "chat_template": template}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": {"__type": "AddedToken", "content": "<s>", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False},
+        "eos_token": "</s>",
+        "chat_template": template,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))

@@ -3,9 +3,9 @@
     python -m openr1_repro.prepare --settings @settings.json --assets results/assets --output results/prompts/NAME
 
 Writes ``train.parquet`` and ``validation.parquet`` (columns: prompt, problem, solution, answer, uuid, source,
-problem_type, prompt_tokens and ``keep_columns``), ``funnel.json`` (rows in and out of every filter, with examples) and
-``card.html`` (the same to look at). The same files, settings and library versions give the same bytes, whatever the
-number of cores.
+problem_type, prompt_tokens and ``keep_columns``), ``dropped.parquet`` (step and reason of every row that went),
+``funnel.json`` (rows in and out of every filter, with examples) and ``card.html`` (the same to look at).
+The same files, settings and library versions give the same bytes, whatever the number of cores.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from .contamination import contaminated
 from .duplicates import clusters, contradictory, preference, repeats
 from .filters import empty, lists_choices, not_among, not_in_band, not_self_contained, unusable_text
 from .funnel import Funnel, record
-from .prompts import PromptCounter, write_prompts
+from .prompts import PromptCounter, write_prompts, write_table
 from .read import read_problems, read_rows
 from .select import held_back, lottery, not_drawn, not_sampled
 from .settings import NearDuplicates, StageSettings
@@ -87,8 +87,8 @@ def prepare(
         rows = funnel.drop(rows, "source", "sources", not_among("source", settings.sources))
     if settings.verified_trace:
         few = pl.col("traces") < settings.verified_trace.min
-        reason = pl.when(few).then(pl.format("{} right traces", "traces"))
-        rows = funnel.drop(rows, "verified trace", "verified_trace", reason)
+        too_few = pl.when(few).then(pl.format("{} right traces", "traces"))
+        rows = funnel.drop(rows, "verified trace", "verified_trace", too_few)
 
     # What the text says.
     if settings.self_contained:
@@ -97,15 +97,15 @@ def prepare(
         rows = funnel.drop(rows, "multiple choice", "choices", lists_choices())
     rows = rows.with_columns(answer_form(pl.col("answer")).alias("answer_form"))
     if settings.answer:
-        reason = unusable_text(settings.answer.max_chars, settings.answer.reject)
-        rows = funnel.drop(rows, "answer text", "answer", reason)
+        unusable = unusable_text(settings.answer.max_chars, settings.answer.reject)
+        rows = funnel.drop(rows, "answer text", "answer", unusable)
         if settings.answer.parse:
             readings = canonical_answers(rows["answer"], settings.answer.timeout, cache)
             rows = rows.with_columns(
                 pl.col("answer").replace_strict(readings, return_dtype=pl.String).alias("answer_form")
             )
-            reason = pl.when(pl.col("answer_form").is_null()).then(pl.lit("math-verify cannot use it"))
-            rows = funnel.drop(rows, "answer parses", "answer.parse", reason)
+            unread = pl.when(pl.col("answer_form").is_null()).then(pl.lit("math-verify cannot use it"))
+            rows = funnel.drop(rows, "answer parses", "answer.parse", unread)
 
     # What other rows and the benchmarks say.
     rows = rows.with_columns(normal_form(pl.col("problem")).alias("normal"))
@@ -153,6 +153,12 @@ def prepare(
         draft.mkdir()
         for name, split in splits.items():
             write_prompts(draft / f"{name}.parquet", split, stage, assets)
+        dropped = pl.concat(funnel.dropped).sort("part", "file", "row")
+        assets_in_order = dict(enumerate(part.asset for part in settings.datasets))
+        dropped = dropped.with_columns(
+            pl.col("part").replace_strict(assets_in_order, return_dtype=pl.String).alias("dataset")
+        )
+        write_table(draft / "dropped.parquet", dropped.drop("part").to_arrow())
         funnel_json = record(funnel, settings, counts_in, splits)
         write_json(draft / "funnel.json", funnel_json)
         write_text(draft / "card.html", render_card(funnel_json))

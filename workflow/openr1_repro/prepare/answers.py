@@ -1,5 +1,6 @@
 """Which gold answers a verifier can use: math-verify reads them in worker processes that die when one hangs."""
 
+import logging
 import multiprocessing
 import os
 import re
@@ -19,7 +20,9 @@ from openr1_repro.stage import replacing
 
 _CHUNK = 64
 _WORKER_MEMORY = 2 << 30
-_PLAIN = re.compile(r"(-?\d{1,15}(?:\.\d{1,10})?|-?\d{1,9}/[1-9]\d{0,8})|(-?)\\frac\{(\d{1,9})\}\{([1-9]\d{0,8})\}")
+_PLAIN = re.compile(
+    r"(-?\d{1,15}(?:\.\d{1,10})?|-?\d{1,9}/[1-9]\d{0,8})|(-?)\\frac\{(\d{1,9})\}\{([1-9]\d{0,8})\}", re.ASCII
+)
 
 
 def answer_form(answer: pl.Expr) -> pl.Expr:
@@ -47,14 +50,16 @@ def canonical_plain(answer: str) -> str | None:
 
 
 def canonical(answer: str) -> str | None:
-    """How math-verify reads an answer in a box; null if it cannot, or if it does not judge the answer equal to itself.
+    """How math-verify reads an answer in a box; null if it does not find the answer equal to itself.
 
-    The gold is read, and the answer judged, as in open-r1's accuracy reward.
+    The gold is read, and the answer judged, as in open-r1's accuracy reward. Null too if it finds text but no
+    expression (``5.``, ``\\approx 3``): such a gold equals nothing but its own letters.
     """
     gold, text = _parsed(answer)
     from math_verify import verify
 
-    return str(gold[0]) if gold and verify(gold, text, timeout_seconds=None) else None
+    known = gold and not isinstance(gold[0], str) and verify(gold, text, timeout_seconds=None)
+    return str(gold[0]) if known else None
 
 
 def same(pair: tuple[str, str]) -> bool:
@@ -99,7 +104,7 @@ def in_workers(function: Any, items: list[Any], seconds: float) -> list[Any]:
     workers = min(len(os.sched_getaffinity(0)), -(-len(items) // _CHUNK))
     context = multiprocessing.get_context("spawn")  # a fork would copy Polars' threads halfway through whatever they do
     chunks = [list(range(start, min(start + _CHUNK, len(items)))) for start in range(0, len(items), _CHUNK)]
-    with ProcessPool(max_workers=workers, context=context, initializer=_limit_memory) as pool:
+    with ProcessPool(max_workers=workers, context=context, initializer=_set_up_worker) as pool:
         while chunks:
             futures: list[tuple[list[int], Future[list[Any]]]] = [
                 (chunk, pool.schedule(_each, args=[function, [items[i] for i in chunk], seconds])) for chunk in chunks
@@ -136,9 +141,10 @@ def _parsed(answer: str) -> tuple[list[Any], list[Any]]:
     return gold, parse(text, extraction_mode="first_match", extraction_config=[strict], parsing_timeout=None)
 
 
-def _limit_memory() -> None:
+def _set_up_worker() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_WORKER_MEMORY, _WORKER_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    logging.disable(logging.WARNING)  # math-verify warns on every call that it has no time limit of its own
 
 
 def _each(function: Any, items: list[Any], seconds: float) -> list[Any]:

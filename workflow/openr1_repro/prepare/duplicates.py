@@ -88,13 +88,13 @@ def clusters(normal: pl.Series, settings: NearDuplicates) -> np.ndarray:
                 mixed = (mixed ^ digests[:, band, column]) * np.uint64(0x9E3779B97F4A7C15)
                 mixed ^= mixed >> np.uint64(31)
             buckets[band, start:stop] = mixed
-    pairs = []
+    linked = []
     for bucket in buckets:
         order = np.argsort(bucket, kind="stable")
         new = np.concatenate([[True], bucket[order][1:] != bucket[order][:-1]])
         first = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
-        pairs.append(np.stack([first[~new], order[~new]], axis=1))
-    pairs = np.unique(np.concatenate(pairs), axis=0)
+        linked.append(np.stack([first[~new], order[~new]], axis=1))
+    pairs = np.unique(np.concatenate(linked), axis=0)
     similar = np.zeros(len(pairs), bool)
     for number, (a, b) in enumerate(pairs):
         left, right = (

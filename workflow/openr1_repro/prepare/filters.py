@@ -33,9 +33,7 @@ _REFERENCE = "|".join([
     r"same (?:conditions|situation|setting|setup) as (?:in )?(?:the )?(?:previous|above|problem|part)",
 ])  # fmt: skip
 # "(A) … (B) … (C)", but not P(A); or "A. … B. … C." where A opens a line or follows the question's end
-_CHOICE = (
-    r"(?s)(?:^|\W)\(A\).*?\W\(B\).*?\W\(C\)|(?:^|\n|\s\s|[?:.．_。？（(]\s*)A[.):、．].*?\sB[.):、．].*?\sC[.):、．]"
-)
+_CHOICE = r"(?s)(?:^|\W)\(A\).*?\W\(B\).*?\W\(C\)|(?:^|\n|\s\s|[?:.．_。？]\s*|[(（]\s*[)）]\s*)A[.):、．].*?\sB[.):、．].*?\sC[.):、．]"
 
 
 def empty(column: str) -> pl.Expr:
@@ -72,7 +70,7 @@ def unusable_text(max_chars: int, reject: list[str]) -> pl.Expr:
     return (
         pl.when(plain.is_in(reject)).then(pl.lit("stands for no answer"))
         .when(pl.col("answer").str.len_chars() > max_chars).then(pl.lit("too long"))
-        .when(pl.col("answer_form") == "").then(pl.lit("no content"))
+        .when(~pl.col("answer_form").str.contains(r"[\p{L}\p{N}∞∅]")).then(pl.lit("no content"))
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ class Funnel:
 
     def __init__(self) -> None:
         self.steps: list[dict[str, Any]] = []
+        self.dropped: list[pl.DataFrame] = []
 
     def drop(self, rows: pl.DataFrame, name: str, key: str, reason: pl.Expr | pl.Series) -> pl.DataFrame:
         """Drop the rows that have a reason.
@@ -36,6 +37,7 @@ class Funnel:
         marked = rows.with_columns(reason.alias("reason"))
         dropped = marked.filter(pl.col("reason").is_not_null())
         kept = rows.filter(marked["reason"].is_null())
+        self.dropped.append(dropped.select("part", "file", "row", "uuid", pl.lit(name).alias("step"), "reason"))
         counts = dropped.group_by(pl.col("reason").str.split(": ").list.first()).len()
         self.steps.append({
             "name": name,
@@ -48,14 +50,11 @@ class Funnel:
         })  # fmt: skip
         print(f"{name}: {rows.height:,} -> {kept.height:,}", flush=True)
         if kept.is_empty():
-            shown = [f"e.g. row {e['row']} ({e['uuid']}): {e['reason']}" for e in self.steps[-1]["examples"][:3]]
+            shown = "".join(
+                f"\ne.g. row {e['row']} ({e['uuid']}): {e['reason']}" for e in self.steps[-1]["examples"][:3]
+            )
             raise UserError(
-                "\n".join(
-                    [
-                        f"prepare.{key}: no row is left after {name!r} dropped {dropped.height:,}; loosen it",
-                        *shown,
-                    ]
-                )
+                f"prepare.{key}: no row is left after {name!r} dropped {dropped.height:,}; loosen it{shown}"
             )
         return kept
 

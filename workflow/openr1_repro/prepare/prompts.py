@@ -118,7 +118,12 @@ def write_prompts(path: Path, rows: pl.DataFrame, stage: StageSettings, assets: 
     columns |= {name: rows[name].to_arrow().cast(pa.string()) for name in texts}
     columns["prompt_tokens"] = rows["prompt_tokens"].to_arrow()
     columns |= {name: rows[name].to_arrow() for name in settings.keep_columns if name not in columns}
-    pq.write_table(pa.table(columns), path, compression="zstd", row_group_size=_ROW_GROUP)
+    write_table(path, pa.table(columns))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write parquet whose bytes depend on the table alone."""
+    pq.write_table(table, path, compression="zstd", row_group_size=_ROW_GROUP)
 
 
 def _model_template(model: Path, config: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -97,8 +98,8 @@ def read_rows(part: DatasetPart, position: int, assets: Path, settings: PrepareS
         )
     if rows["uuid"].null_count():
         texts = rows.select(pl.concat_str("problem", pl.lit("\0"), "answer", ignore_nulls=True))["problem"]
-        names = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts]
-        rows = rows.with_columns(pl.col("uuid").fill_null(pl.Series(names)))
+        names = pl.Series([hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts])
+        rows = rows.with_columns(pl.col("uuid").fill_null(names))
     return rows
 
 
@@ -143,9 +144,11 @@ def read_problems(root: Path, pattern: str, column: str) -> list[str]:
         raise UserError(
             f"{root}: no parquet, jsonl, json or csv file matches {pattern!r}; download it first, or mend files"
         )
+    readers: dict[str, Any] = {
+        ".parquet": pl.read_parquet, ".jsonl": pl.read_ndjson, ".json": pl.read_json, ".csv": pl.read_csv,
+    }  # fmt: skip
     problems: list[str] = []
     for path in files:
-        readers = {".parquet": pl.read_parquet, ".jsonl": pl.read_ndjson, ".json": pl.read_json, ".csv": pl.read_csv}
         try:
             frame = readers[path.suffix](path)
         except (pl.exceptions.PolarsError, OSError) as error:

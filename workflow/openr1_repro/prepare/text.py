@@ -45,7 +45,7 @@ def normal_form(text: pl.Expr) -> pl.Expr:
     """
     text = text.str.replace_many(list(_SYNONYMS), list(_SYNONYMS.values()), leftmost=True)
     text = text.str.normalize("NFKC").str.to_lowercase().str.replace(_LABEL, "$1").str.replace_all(_MARKUP, " ")
-    text = text.str.replace_all(r"\{\s*(\d+(?:\.\d+)?|[a-z])\s*\}", " $1 ")
+    text = text.str.replace_all(r"\{\s*(\d+(?:\.\d+)?|[a-z]|\\[a-z]+)\s*\}", " $1 ")
     return text.str.extract_all(_TOKEN).list.join(" ")
 
 

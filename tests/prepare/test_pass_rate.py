@@ -1,0 +1,48 @@
+"""Pass rates of the embedded model: sampled, verified, resumed; in the training environment."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+HUB = Path("workflow/resources/hub").resolve()
+
+
+@pytest.mark.train_env
+def test_samples_and_rates(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    folder = tmp_path / "embedded"
+    folder.mkdir()
+    (folder / "files").symlink_to(next((HUB / "models").iterdir()))
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    pl.DataFrame(
+        [
+            {
+                "uuid": f"r{a}", "prompt": [{"role": "user", "content": f"What is {a} + {b}?"}], "problem": f"What is {a} + {b}?",
+                "answer": str(a + b), "solution": f"The answer is $\\boxed{{{a + b}}}$.",
+            }
+            for a, b in ((12, 7), (3, 5), (20, 4), (8, 8))
+        ]
+    ).write_parquet(prompts / "train.parquet")  # fmt: skip
+    settings = {"pass_rate": {"k": 4, "max_new_tokens": 64, "temperature": 0.7}, "gold_column": "solution"}
+    output = tmp_path / "rates.parquet"
+    command = [
+        sys.executable, "-m", "openr1_repro.prepare.pass_rate", "--settings", json.dumps(settings), "--model", str(folder),
+        "--prompts", str(prompts), "--work", str(tmp_path / "work"), "--output", str(output),
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": "workflow", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rates = pl.read_parquet(output)
+    assert set(rates["uuid"]) == {"r12", "r3", "r20", "r8"}
+    assert set(rates["k"]) == {4}
+    assert all(rate * 4 == int(rate * 4) for rate in rates["rate"])
+    assert rates["rate"].mean() > 0  # the embedded model adds small numbers, sometimes rightly
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert "16 of them stored, 0 to generate" in again.stdout
+    assert pl.read_parquet(output).equals(rates)
