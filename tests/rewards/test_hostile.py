@@ -7,7 +7,7 @@ import pytest
 
 from .conftest import completions
 
-LIMITS = {"verify_timeout": 2.0, "verify_memory_mb": 256, "verify_batch_timeout": 240.0}
+LIMITS = {"verify_timeout": 1.0, "verify_memory_mb": 256, "verify_batch_timeout": 240.0}
 
 
 def box(answer):

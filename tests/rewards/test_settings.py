@@ -19,7 +19,7 @@ from .conftest import completions
         ({"reward_funcs": []}, "at least 1"),
         ({"reward_funcs": ["format", "format"]}, "named twice"),
         ({"reward_weights": [1.0]}, "1 weights for 3 reward_funcs"),
-        ({"repetition_max_penalty": 0.5}, "less than or equal to 0"),
+        ({"repetition_max_penalty": 0.5}, "max_penalty 0.5 should not be positive"),
         ({"soft_punish_cache": 200, "max_completion_len": 100}, "larger than max_completion_len"),
         ({"verify_timeout": 0}, "greater than 0"),
         ({"cosine_max_length": 5}, "Extra inputs"),

@@ -48,7 +48,7 @@ class RewardSettings(Settings):
 
     repetition_n_grams: int = Field(3, gt=0)
     """Repetition penalty: size of the n-grams."""
-    repetition_max_penalty: float = Field(-1.0, le=0)
+    repetition_max_penalty: float = -1.0
     """Repetition penalty: the reward where everything repeats; not positive."""
     repetition_language: Literal["en", "zh", "tokens"] = "en"
     """Repetition penalty: what an n-gram is made of: words between spaces (en), words by jieba (zh), or token ids
@@ -115,6 +115,8 @@ class RewardSettings(Settings):
             raise ValueError(
                 f"reward_weights: {len(self.reward_weights)} weights for {len(self.reward_funcs)} reward_funcs"
             )
+        if self.repetition_max_penalty > 0:
+            raise ValueError(f"repetition_max_penalty {self.repetition_max_penalty} should not be positive")
         if self.soft_punish_cache > self.max_completion_len:
             raise ValueError("soft_punish_cache: larger than max_completion_len")
         return self
