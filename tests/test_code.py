@@ -12,7 +12,8 @@ MODULES = {
     "other.py": "UNRELATED = 1\n",
     "stage/__init__.py": "",
     "stage/__main__.py": "def main():\n    from package.stage.inner import step\n    return step()\n",
-    "stage/inner.py": 'from package.shared import LIMIT\n\ndef step():\n    """Do it."""\n    return LIMIT\n',
+    "stage/beside.py": "WIDTH = 1\n",
+    "stage/inner.py": 'from . import beside\nfrom ..shared import LIMIT\n\ndef step():\n    """Do it."""\n    return LIMIT\n',
 }
 
 
@@ -34,6 +35,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("stage/inner.py", '    """Do it."""\n', "", False),
         ("stage/inner.py", "return LIMIT", "return (LIMIT)", False),
         ("other.py", "1", "2", False),
+        ("stage/beside.py", "1", "2", True),
         ("shared.py", "LIMIT = 3", "LIMIT = 4", True),
         ("stage/inner.py", "return LIMIT", "return LIMIT + 1", True),
         ("stage/__init__.py", "", "import os\n", True),

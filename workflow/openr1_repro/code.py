@@ -15,13 +15,16 @@ def _file_of(module: str) -> Path | None:
     return next((f for f in (path.with_suffix(".py"), path / "__init__.py") if f.exists()), None)
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
+def _imports(tree: ast.AST, package: list[str]) -> Iterator[str]:
+    """The modules, or names in modules, that a file of ``package`` imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -35,7 +38,8 @@ def _meaning(path: Path) -> tuple[str, frozenset[str]]:
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [child for child in body if not _is_text(child)]  # type: ignore[attr-defined]
-    names = frozenset(name for name in _imports(tree) if name.split(".")[0] == PACKAGE.name)
+    package = list(path.parent.relative_to(PACKAGE.parent).parts)
+    names = frozenset(name for name in _imports(tree, package) if name.split(".")[0] == PACKAGE.name)
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), names
 
 
