@@ -130,7 +130,7 @@ def interval_same_problems(matrix: Array, seed: int = 0) -> tuple[float | None, 
     centre, widen = float(matrix.mean()), math.sqrt(k / (k - 1))
     share = len(spread) / n
     low, high = (fixed + share * float(bound) for bound in result.confidence_interval)
-    return centre - (centre - low) * widen, centre + (high - centre) * widen
+    return float(centre - (centre - low) * widen), float(centre + (high - centre) * widen)
 
 
 def pass_at_k(matrix: Array, k: int) -> float:
