@@ -35,7 +35,7 @@ from openr1_repro.stage import (
 from openr1_repro.train import checkpoints, launch, server
 from openr1_repro.train.settings import TrainStage
 
-EXIT_STOPPED = 75
+EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to stop, saved, and a rerun goes on
 PACKAGES = (
     "torch",
     "transformers",
@@ -71,7 +71,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     asked = fingerprint(stage, manifest, prompts)
     start_afresh_if_changed(work, asked)
-    for leftover in ("stop", "failure.json"):
+    for leftover in ("stop", "failure.json", "facts.json"):
         (work / leftover).unlink(missing_ok=True)
     write_json(work / "settings.json", stage.model_dump(mode="json"))
 
@@ -105,7 +105,7 @@ def main() -> None:
         seconds = read_json(work / "sessions.json") if (work / "sessions.json").exists() else []
         seconds.append({"resumed_from": resume.name if resume else None, "seconds": round(time.time() - started, 1)})
         write_json(work / "sessions.json", seconds)
-        if status == EXIT_STOPPED or (status and signal_name()):
+        if launch.stopped_early(work) or (status and signal_name()):
             saved = checkpoints.listed(work / "checkpoints")
             at = f"{saved[-1].name} is saved" if saved else "nothing was saved yet"
             print(f"stopped by {signal_name() or 'a signal'}: {at}; the same command goes on from there", flush=True)

@@ -31,11 +31,9 @@ from openr1_repro.train.process import die_with_parent
 from openr1_repro.train.settings import TrainSettings, TrainStage
 from openr1_repro.train.trainer import Trainer
 
-EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to stop, saved, and a rerun goes on
-
 
 def main() -> None:
-    """Train, from the checkpoint given by ``--resume`` if any, and leave the results in ``--work``."""
+    """Train, from the checkpoint given by ``--resume`` if any; ``facts.json`` in ``--work`` says how far it came."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     add_settings_argument(parser)
     parser.add_argument("--model", type=Path, required=True, help="folder of the model's files")
@@ -71,8 +69,6 @@ def main() -> None:
 
     if trainer.accelerator.is_main_process:
         write_json(arguments.work / "facts.json", facts(trainer, attention))
-    if trainer.state.global_step < trainer.state.max_steps:
-        raise SystemExit(EXIT_STOPPED)
 
 
 def load_tokenizer(model: Path, chat: Chat) -> PreTrainedTokenizerBase:
@@ -121,6 +117,7 @@ def grpo_config(settings: TrainSettings, work: Path, attention: str, reward_weig
         "log_completions": True,
         "num_completions_to_print": 0,
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,  # all are used; looking for them costs a pass over the graph
         "logging_nan_inf_filter": False,
         "bf16": settings.uses_gpus and not settings.grpo.get("fp16", False),
         "vllm_mode": settings.layout,

@@ -170,3 +170,12 @@ def diagnosis(work: Path) -> str | None:
     """What the training itself said when it stopped, None if it said nothing."""
     failure = work / "failure.json"
     return json.loads(failure.read_text())["message"] if failure.exists() else None
+
+
+def stopped_early(work: Path) -> bool:
+    """Whether training ended well but before its last step."""
+    facts = work / "facts.json"
+    if not facts.exists():
+        return False
+    reached = json.loads(facts.read_text())
+    return reached["steps"] < reached["max_steps"]

@@ -13,8 +13,8 @@ from datasets import Dataset
 from pyarrow import parquet
 from trl import SFTConfig, SFTTrainer
 
-from openr1_repro.stage import add_settings_argument, parse_settings
-from openr1_repro.train.grpo import EXIT_STOPPED, load_tokenizer
+from openr1_repro.stage import add_settings_argument, parse_settings, write_json
+from openr1_repro.train.grpo import load_tokenizer
 from openr1_repro.train.process import die_with_parent
 from openr1_repro.train.settings import WarmStartStage
 from openr1_repro.train.trainer import Resumable
@@ -67,8 +67,10 @@ def main() -> None:
         work=arguments.work,
     )
     trainer.train(resume_from_checkpoint=str(arguments.resume) if arguments.resume else None)
-    if trainer.state.global_step < trainer.state.max_steps:
-        raise SystemExit(EXIT_STOPPED)
+    if trainer.accelerator.is_main_process:
+        write_json(
+            arguments.work / "facts.json", {"steps": trainer.state.global_step, "max_steps": trainer.state.max_steps}
+        )
 
 
 if __name__ == "__main__":

@@ -84,6 +84,12 @@ class Resumable:
         self.accelerator.wait_for_everyone()
         self.step_started = time.perf_counter()  # the next line's seconds are training's alone
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.args.device.type == "cpu":
+            # accelerate numbers the ranks on a CPU (cpu:0, cpu:1), and torch.load knows no such place.
+            self.args.__dict__["_setup_devices"] = torch.device("cpu")
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+
     def save_extra(self, checkpoint: Path) -> None:
         """Add to a checkpoint what this trainer needs beside the usual."""
 
@@ -196,6 +202,9 @@ class Trainer(Resumable, GRPOTrainer):
             super().log(logs, start_time)
             return
         seconds = time.perf_counter() - self.step_started
+        # A step may be finite and still ruin the weights. ZeRO-3 leaves none here to look at.
+        norms = torch._foreach_norm([p.detach() for p in self.model.parameters() if p.numel()])
+        self.finite &= all(norm.isfinite() for norm in norms)
         totals = torch.stack([self.trained_tokens, (~self.finite).long()])
         tokens, broken = self.accelerator.reduce(totals, reduction="sum").tolist()
         logs["time/step"] = seconds
@@ -235,7 +244,8 @@ class Trainer(Resumable, GRPOTrainer):
         norm = row.get("grad_norm") or 0.0
         if broken or norm != norm or norm in (float("inf"), float("-inf")):
             raise UserError(
-                f"step {row['step']}: the {'loss' if broken else 'gradient norm'} is not a finite number; nothing of this step is saved."
+                f"step {row['step']}: the {'loss or a weight' if broken else 'gradient norm'} is not a finite number;"
+                " nothing of this step is saved."
                 " Lower `grpo` → `learning_rate`, or set `max_grad_norm`; if it comes at once, the model's weights or `dtype` are at fault"
             )
         no_spread = self.max_steps_without_spread is not None and self.last_zero_spread == 1.0
@@ -261,7 +271,7 @@ class Trainer(Resumable, GRPOTrainer):
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
         rollout = checkpoint / f"rollout-{self.accelerator.process_index}.pt"
         if rollout.exists():
-            self._buffered_inputs = torch.load(rollout, map_location=self.accelerator.device, weights_only=True)
+            self._buffered_inputs = torch.load(rollout, map_location=self.accelerator.device.type, weights_only=True)
 
 
 class Stops(TrainerCallback):

@@ -59,7 +59,7 @@ def main() -> None:
             "code": code_digest("train.sft", "train.traces"),
         },
     )
-    for leftover in ("stop", "failure.json"):
+    for leftover in ("stop", "failure.json", "facts.json"):
         (work / leftover).unlink(missing_ok=True)
     write_json(work / "settings.json", stage.model_dump(mode="json"))
     if not (work / "traces.parquet").exists():
@@ -82,7 +82,7 @@ def main() -> None:
                 lease.locks,
                 module="openr1_repro.train.sft",
             )
-        if status == EXIT_STOPPED or (status and signal_name()):
+        if launch.stopped_early(work) or (status and signal_name()):
             print("stopped; the same command goes on from the last checkpoint", flush=True)
             raise SystemExit(EXIT_STOPPED)
         if status:
