@@ -18,7 +18,7 @@ rule generate:
         "results/{group}/{name}/evaluation/responses.parquet",
     log:
         "logs/{group}/{name}/generate.log",
-    threads: workflow.cores
+    threads: 16  # scaled down to --cores, or to --max-threads on a cluster
     resources:
         gpu=lambda w: PROJECT.gpus(evaluated(w)),
     params:
@@ -45,7 +45,7 @@ rule score:
         summary="results/{group}/{name}/evaluation/scores.json",
     log:
         "logs/{group}/{name}/score.log",
-    threads: workflow.cores
+    threads: 16  # scaled down to --cores, or to --max-threads on a cluster
     params:
         settings=lambda w: as_json(PROJECT.evaluate(evaluated(w))),
         code=code_digest("evaluate.score"),

@@ -14,7 +14,7 @@ rule prepare:
         card="results/prompts/{key}/card.html",
     log:
         "logs/prepare/{key}.log",
-    threads: workflow.cores
+    threads: 16  # scaled down to --cores, or to --max-threads on a cluster
     params:
         settings=lambda w: as_json(PROJECT.prepare(VARIANT_OF_PROMPTS[w.key])),
         code=code_digest("prepare.__main__"),

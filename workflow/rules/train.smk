@@ -39,7 +39,7 @@ rule warm_start:
         "results/warm-starts/{key}/manifest.json",
     log:
         "logs/warm-starts/{key}.log",
-    threads: workflow.cores
+    threads: 16  # scaled down to --cores, or to --max-threads on a cluster
     resources:
         gpu=lambda w: PROJECT.gpus(VARIANT_OF_WARM_START[w.key]),
     params:
@@ -67,7 +67,7 @@ rule train:
         "results/runs/{variant}/training/train.json",
     log:
         "logs/{variant}/train.log",
-    threads: workflow.cores
+    threads: 16  # scaled down to --cores, or to --max-threads on a cluster
     resources:
         gpu=lambda w: PROJECT.gpus(w.variant),
     params:
