@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -167,6 +168,8 @@ def test_seed_s_variants_plan_on_any_machine(project: Path) -> None:
     assert plan["train"] == 2
     assert plan["prepare"] == 1
     assert plan["generate"] == 3  # one base for both
+    plan = planned(project, "--config", "variants=[modern]")
+    assert (plan["prepare"], plan["pass_rate"]) == (2, 1)  # candidates, their pass rates, then the prompts
 
 
 def test_gpus_that_are_not_there_are_refused_before_any_job(project: Path) -> None:
@@ -195,3 +198,33 @@ def test_failed_stage_explains_itself(project: Path, edit: Callable[[str, str, s
     assert "broken on purpose" in text
     assert "to run this step alone" in text
     assert "-m openr1_repro.report" in text
+
+
+@pytest.mark.slow
+def test_optional_stages(project: Path) -> None:
+    """Pass rates before training, and a supervised start."""
+    (project / "config/variants/whole.yaml").write_text("""\
+base: tiny
+prepare:
+  validation: 8
+  pass_rate: {k: 4, candidates: 48, max_new_tokens: 48}
+train:
+  warm_start:
+    max_examples: 32
+    sft: {use_cpu: true, max_steps: 2, per_device_train_batch_size: 8}
+""")
+    done = snakemake(project, "--config", "variants=[whole]", timeout=900)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    (rates,) = (project / "results/pass-rates").glob("*.parquet")
+    assert 0 < pl.read_parquet(rates)["rate"].mean() < 1
+    assert list((project / "results/warm-starts").glob("*/manifest.json"))
+    assert planned(project, "--config", "variants=[whole]") == {}
+
+
+@pytest.mark.slow
+def test_pretrained_model_without_a_hub(project: Path) -> None:
+    """``smollm2`` from Python packages through every stage: two GRPO steps and one benchmark on a CPU."""
+    done = snakemake(project, "--config", "variants=[smollm2-cpu]", timeout=1500)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    summary = json.loads((project / "results/report/summary.json").read_text())
+    assert summary["scores"]["variants"]["smollm2-cpu"]["benchmarks"]["arithmetic-words"]["problems"] == 100

@@ -224,12 +224,29 @@ class Project:
 
     def prepare(self, variant: str) -> dict[str, Any]:
         """Settings of the prepare stage; variants with equal ones share the prompts."""
+        return self._prepare(self.variants[variant], self.variants[variant].prepare)
+
+    def candidates(self, variant: str) -> dict[str, Any] | None:
+        """Settings of the prompts whose pass rate is sampled first; None where the variant asks for no pass rate."""
         v = self.variants[variant]
+        return self._prepare(v, v.prepare.before_pass_rate()) if v.prepare.pass_rate else None
+
+    def _prepare(self, v: VariantSettings, prepare: PrepareSettings) -> dict[str, Any]:
         return {
             "chat": v.chat.model_dump(mode="json"),
-            "prepare": v.prepare.model_dump(mode="json"),
+            "prepare": prepare.model_dump(mode="json"),
             "model": v.model,
             "benchmarks": self._benchmarks(decontaminated_against(v)),
+        }
+
+    def pass_rate(self, variant: str) -> dict[str, Any]:
+        """Settings of the sampling of pass rates, for a variant that has candidates."""
+        v = self.variants[variant]
+        assert v.prepare.pass_rate is not None
+        return {
+            "chat": v.chat.model_dump(mode="json"),
+            "pass_rate": v.prepare.pass_rate.model_dump(mode="json"),
+            "gold_column": v.train.rewards.gold_column,
         }
 
     def train(self, variant: str) -> dict[str, Any]:
@@ -263,6 +280,14 @@ class Project:
     def prompts_key(self, variant: str) -> str:
         """Names the folder of a variant's prompts."""
         return digest(self.prepare(variant))
+
+    def candidates_key(self, variant: str) -> str:
+        """Names the folder of the prompts whose pass rate is sampled."""
+        return digest(self.candidates(variant))
+
+    def pass_rate_key(self, variant: str) -> str:
+        """Names the file of pass rates, shared by variants that would sample the same."""
+        return digest([self.candidates_key(variant), self.variants[variant].model, self.pass_rate(variant)])
 
     def warm_start_key(self, variant: str) -> str:
         """Names the folder of a warm-started model, shared by variants that start from the same one."""

@@ -23,6 +23,14 @@ except UserError as error:
     raise SystemExit(1)
 
 VARIANT_OF_PROMPTS = {PROJECT.prompts_key(name): name for name in PROJECT.variants}
+VARIANT_OF_CANDIDATES = {
+    PROJECT.candidates_key(name): name
+    for name in PROJECT.variants
+    if PROJECT.candidates(name)
+}
+VARIANT_OF_PASS_RATES = {
+    PROJECT.pass_rate_key(name): name for name in VARIANT_OF_CANDIDATES.values()
+}
 VARIANT_OF_WARM_START = {
     PROJECT.warm_start_key(name): name
     for name in PROJECT.variants
@@ -51,6 +59,23 @@ def manifest(asset):
 
 def prompts(variant, name):
     return f"results/prompts/{PROJECT.prompts_key(variant)}/{name}"
+
+
+def prepared(key):
+    """The variant behind a folder of prompts, and the settings that make it."""
+    if key in VARIANT_OF_PROMPTS:
+        return VARIANT_OF_PROMPTS[key], PROJECT.prepare(VARIANT_OF_PROMPTS[key])
+    return VARIANT_OF_CANDIDATES[key], PROJECT.candidates(VARIANT_OF_CANDIDATES[key])
+
+
+def pass_rates(key):
+    """The file of pass rates that a folder of prompts is filtered by, if it is."""
+    variant, settings = prepared(key)
+    return (
+        [f"results/pass-rates/{PROJECT.pass_rate_key(variant)}.parquet"]
+        if settings["prepare"]["pass_rate"]
+        else []
+    )
 
 
 def start_of(variant):
