@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow.parquet
 import torch
+import transformers
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, is_flash_attn_4_available
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--resume", type=Path, help="a checkpoint in --work to go on from")
     arguments = parser.parse_args()
     die_with_parent()
+    transformers.utils.logging.disable_progress_bar()  # a log file has no use for it
     faulthandler.register(signal.SIGUSR2, all_threads=True)  # the watchdog asks for it before it kills
     stage = parse_settings(arguments.settings, TrainStage)
     settings = stage.train

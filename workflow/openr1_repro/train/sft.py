@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from datasets import Dataset
 from pyarrow import parquet
 from trl import SFTConfig, SFTTrainer
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--resume", type=Path)
     arguments = parser.parse_args()
     die_with_parent()
+    transformers.utils.logging.disable_progress_bar()
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     stage = parse_settings(arguments.settings, WarmStartStage)
     cpu = stage.warm_start.sft.get("use_cpu", False) or not torch.cuda.is_available()
