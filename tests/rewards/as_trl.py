@@ -6,7 +6,6 @@
 import functools
 import importlib
 
-import trl.import_utils
 from openr1_repro.rewards import load
 from openr1_repro.rewards.settings import RewardSettings
 

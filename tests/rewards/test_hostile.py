@@ -141,7 +141,7 @@ def test_the_pool_still_works_and_memory_has_returned(judged):
     texts = [f"{n} {box(n)}" for n in range(200)]
     assert rewards.reward_funcs[0](completions=completions(*texts), solution=["$7$"] * 200).count(1.0) == 1
     for worker in rewards._pool.workers:
-        with open(f"/proc/{worker.process.pid}/statm") as stream:
+        with open(f"/proc/{worker.pid}/statm") as stream:
             resident = int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
         assert resident < 400
 

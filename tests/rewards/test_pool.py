@@ -19,7 +19,7 @@ from openr1_repro.rewards import load
 from openr1_repro.rewards.settings import RewardSettings
 rewards = load(RewardSettings(reward_funcs=["accuracy"], verify_workers=2))
 call = lambda text: rewards.reward_funcs[0](completions=[[{"role": "assistant", "content": text}]], solution=["$7$"])
-print(call(r"\\boxed{7}"), [w.process.pid for w in rewards._pool.workers], flush=True)
+print(call(r"\\boxed{7}"), [rewards._pool.nursery.pid] + [w.pid for w in rewards._pool.workers if w.pid], flush=True)
 """
 
 
@@ -54,22 +54,30 @@ def pool():
 def test_a_worker_holds_no_torch(pool):
     assert pool.check([Item("$7$", r"\boxed{7}")])[0].verdict is True
     for worker in pool.workers:
-        maps = Path(f"/proc/{worker.process.pid}/maps").read_text()
+        maps = Path(f"/proc/{worker.pid}/maps").read_text()
         assert "torch" not in maps
         assert "cuda" not in maps
 
 
 def test_a_killed_worker_is_replaced_and_its_items_are_judged(pool):
     pool.check([Item("$7$", r"\boxed{7}")])
-    victim = pool.workers[0].process
-    threading.Timer(0.05, victim.kill).start()
+    threading.Timer(0.05, os.kill, (pool.workers[0].pid, signal.SIGKILL)).start()
     items = [Item("$7$", rf"{n} \boxed{{{n}}}") for n in range(300)]
     results = pool.check(items)
     wrong = [n for n, result in enumerate(results) if result.verdict is not (n == 7)]
     assert len(wrong) <= 1  # the one it was at, if any, counts as wrong
-    pool.workers[0].process.kill()  # idle this time
+    os.kill(pool.workers[0].pid, signal.SIGKILL)  # idle this time
     assert pool.check(items[:3])[0].verdict is False
     assert len(pool.workers) == 2
+
+
+def test_a_killed_nursery_is_replaced(pool):
+    items = [Item("$7$", rf"{n} \boxed{{{n}}}") for n in range(100)]
+    pool.check(items)
+    pool.nursery.kill()
+    wrong = [n for n, result in enumerate(pool.check(items)) if result.verdict is not (n == 7)]
+    assert len(wrong) <= 2  # those that its workers were at
+    assert [result.verdict for result in pool.check(items)].count(True) == 1
 
 
 def test_calls_from_several_threads(pool):
@@ -88,7 +96,8 @@ def test_calls_from_several_threads(pool):
 
 def test_closing_twice_and_asking_afterwards():
     pool = Pool(workers=1, timeout=5, memory_mb=512, batch_timeout=100)
-    pids = [worker.process.pid for worker in pool.workers]
+    pool.check([Item("$7$", "7")])
+    pids = [*(worker.pid for worker in pool.workers), pool.nursery.pid]
     pool.close()
     pool.close()
     assert wait_until_gone(pids)

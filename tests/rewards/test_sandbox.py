@@ -1,4 +1,4 @@
-# ruff: noqa: E501 (an attack a line)
+
 """Programs that attack the machine they run on. None may reach anything outside its sandbox, or outlast its limits."""
 
 import http.server

@@ -3,17 +3,24 @@
 Verifying never waits for anything, so its CPU time is its time: a verdict does not depend on what else the machine
 does. The batch as a whole is bounded by the clock.
 
+Workers are forked from a nursery: one process that has imported SymPy and read some LaTeX, and nothing else, so that a
+killed worker is replaced in milliseconds by one that is warm. Each has two pipes of its own and gets its next items when
+it has answered the last, so that killing one disturbs nothing.
+
 Why not a library's pool: a start by multiprocessing imports the trainer's main module, and with it torch, into every
-worker; and a pool whose workers share a queue has locks that a killed worker can hold. Here each worker has two pipes
-of its own and gets its next item when it has answered the last, so that killing one disturbs nothing.
+worker; a fork of the trainer takes along torch's threads and the GPU; and workers that share a queue share its lock,
+which a killed one can hold.
 """
 
 import atexit
+import contextlib
 import json
 import logging
 import math
 import os
 import selectors
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,8 +35,8 @@ if TYPE_CHECKING:  # run by its path, not imported; this names it as code that a
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT = 120.0
-"""CPU seconds that a worker may take to import SymPy and report."""
+CHUNK = 8
+"""Items that a worker gets at a time: enough that it seldom waits for the next."""
 
 
 @dataclass(frozen=True)
@@ -50,49 +57,53 @@ class Result:
     fault: str | None = None
 
 
-class _Worker:
-    """One process; ``index`` is the item it is at, ``golds`` those that it has read."""
+Gold = tuple[str, str]
+"""A gold and the rule that reads it."""
 
-    def __init__(self, step_seconds: float, memory_mb: int):
-        command = [sys.executable, "-P", str(Path(__file__).with_name("verify.py"))]
-        self.process = subprocess.Popen(
-            [*command, str(step_seconds), str(memory_mb), str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            # A fixed order of SymPy's sets, so that the same text gets the same verdict in every worker and run.
-            env={**os.environ, "PYTHONHASHSEED": "0"},
-            start_new_session=True,
-        )
-        assert self.process.stdin
-        assert self.process.stdout
-        self.stdin, self.stdout = self.process.stdin, self.process.stdout
-        self.ready = False
+
+class _Worker:
+    """One process, once the nursery has told its ``pid``; ``indices`` are the items it has, the first the one it is at."""
+
+    def __init__(self, stdin: int, stdout: int):
+        self.stdin, self.stdout = stdin, stdout
+        self.pid: int | None = None
+        self.handle = -1
         self.received = b""
-        self.index: int | None = None
-        self.gold: tuple[str, str] | None = None
-        self.golds: set[tuple[str, str]] = set()
+        self.indices: deque[int] = deque()
+        self.golds: set[Gold] = set()
+        self.gold: Gold | None = None
         self.started = self.deadline = self.cpu_limit = 0.0
+
+    def born(self, pid: int) -> None:
+        """Take a handle, which names this process even if it ends and its number is given to another."""
+        try:
+            self.handle = os.pidfd_open(pid)
+        except ProcessLookupError:  # ended already; its pipe will say so
+            return
+        self.pid = pid
 
     def cpu_seconds(self) -> float:
         """CPU time of the process so far; infinite if it has ended."""
         try:
-            with open(f"/proc/{self.process.pid}/stat") as stream:
+            with open(f"/proc/{self.pid}/stat") as stream:
                 fields = stream.read().rpartition(")")[2].split()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return math.inf
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def allow(self, seconds: float) -> None:
         """Give it ``seconds`` of CPU time from now; `deadline` is the earliest moment at which they can be used up."""
+        self.started = time.monotonic()
         self.cpu_limit = self.cpu_seconds() + seconds
-        self.deadline = time.monotonic() + seconds
+        self.deadline = self.started + seconds
 
     def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.stdin.close()
-        self.stdout.close()
+        if self.handle >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+            os.close(self.handle)
+        os.close(self.stdin)  # one that is not born yet ends when it finds this closed
+        os.close(self.stdout)
 
 
 class Pool:
@@ -106,35 +117,92 @@ class Pool:
         self.lock = threading.Lock()
         self.selector = selectors.DefaultSelector()
         self.workers: list[_Worker] = []
+        self.unborn: deque[_Worker] = deque()
+        self._start_nursery()
         for _ in range(workers):
             self._start()
         atexit.register(self.close)
 
+    def _start_nursery(self) -> None:
+        self.control, other = socket.socketpair()
+        with other:
+            self.nursery = subprocess.Popen(
+                [
+                    sys.executable, "-P", str(Path(__file__).with_name("verify.py")), str(other.fileno()),
+                    str(os.getpid()), str(self.timeout / 2), str(self.memory_mb),
+                ],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[other.fileno()],
+                # A fixed order of SymPy's sets, so that the same text gets the same verdict in every worker and run.
+                env={**os.environ, "PYTHONHASHSEED": "0"},
+                start_new_session=True,
+            )  # fmt: skip
+        self.selector.register(self.control, selectors.EVENT_READ)
+        self.delivered = False
+
+    def _end_nursery(self) -> int:
+        """End it, and with it all workers that it has forked; return its exit status."""
+        self.selector.unregister(self.control)
+        self.control.close()
+        self.nursery.kill()
+        return self.nursery.wait()
+
     def _start(self) -> None:
-        worker = _Worker(self.timeout / 2, self.memory_mb)
-        worker.allow(START_TIMEOUT)
+        """Ask for a worker; `_deliver` hears of it."""
+        (inner_in, stdin), (stdout, inner_out) = os.pipe(), os.pipe()
+        worker = _Worker(stdin, stdout)
+        with contextlib.suppress(OSError):  # a nursery that has died: `_deliver` will see it
+            socket.send_fds(self.control, [b"+"], [inner_in, inner_out])
+        os.close(inner_in)
+        os.close(inner_out)
         self.workers.append(worker)
-        self.selector.register(worker.stdout, selectors.EVENT_READ, worker)
+        self.unborn.append(worker)
+
+    def _deliver(self) -> None:
+        """Read the nursery's reply; start another, with other workers, if it has died."""
+        try:
+            reply = self.control.recv(8, socket.MSG_WAITALL)
+        except OSError:
+            reply = b""
+        if reply:
+            self.delivered = True
+            worker = self.unborn.popleft()
+            if worker in self.workers:  # not stopped before it was born
+                worker.born(int.from_bytes(reply, "little"))
+                self.selector.register(worker.stdout, selectors.EVENT_READ, worker)
+            return
+        code, delivered = self._end_nursery(), self.delivered
+        unborn = list(self.unborn)
+        self.unborn.clear()
+        self._start_nursery()
+        for worker in unborn:  # the others' pipes tell that they are gone
+            self.workers.remove(worker)
+            worker.end()
+            self._start()
+        if not delivered:
+            raise RuntimeError(f"the verification workers did not start (exit status {code}; see the log above)")
 
     def _stop(self, worker: _Worker) -> None:
         self.workers.remove(worker)
-        self.selector.unregister(worker.stdout)
+        if worker not in self.unborn:
+            self.selector.unregister(worker.stdout)
         worker.end()
 
     def close(self) -> None:
         """End the workers. Harmless when repeated, and in a process forked from the owner."""
-        if os.getpid() != self.owner:
+        if os.getpid() != self.owner or not self.workers:
             return
         with self.lock:
             for worker in list(self.workers):
                 self._stop(worker)
+            self._end_nursery()
         atexit.unregister(self.close)
 
     def check(self, items: list[Item]) -> list[Result]:
         """Verify every item, in at most ``batch_timeout`` seconds; one that overruns or crashes counts as wrong.
 
         Raises:
-            RuntimeError: if a worker cannot start (its own message is on stderr).
+            RuntimeError: if the workers cannot start (their own message is on stderr).
         """
         with self.lock:
             return self._check(items)
@@ -144,99 +212,116 @@ class Pool:
             return []
         if not self.workers:
             raise RuntimeError("the reward engine is closed")
+        golds = [(item.gold, item.rule) for item in items]
         results: list[Result | None] = [None] * len(items)
-        waiting: dict[tuple[str, str], deque[int]] = {}
-        for index, item in enumerate(items):
-            waiting.setdefault((item.gold, item.rule), deque()).append(index)
+        waiting: dict[Gold, deque[int]] = {}
+        for index, gold in enumerate(golds):
+            waiting.setdefault(gold, deque()).append(index)
+        unread: dict[Gold, str | None] = {}  # golds that cannot be read, and the fault
         left = len(items)
         end = time.monotonic() + self.batch_timeout
 
-        def finish(worker: _Worker, verdict: bool | None, fault: str | None) -> None:
+        def settle(index: int, result: Result) -> None:
             nonlocal left
-            assert worker.index is not None
-            item, seconds = items[worker.index], time.monotonic() - worker.started
+            results[index] = result
+            left -= 1
+
+        def finish(worker: _Worker, verdict: bool | None, fault: str | None) -> None:
+            index = worker.indices.popleft()
+            item, gold, seconds = items[index], golds[index], time.monotonic() - worker.started
             if fault:
-                at_gold = worker.gold not in worker.golds
+                at_gold = gold not in worker.golds
                 verdict = None if at_gold else verdict
                 logger.warning(
                     "%s after %.1f s%s; counts as %s; gold: %s; text: %s",
                     fault, seconds, " reading the gold" if at_gold else "", "wrong" if verdict is False else verdict,
                     _excerpt(item.gold), _excerpt(item.text),
                 )  # fmt: skip
-            results[worker.index] = Result(verdict, seconds, fault)
-            left -= 1
-            worker.index = None
-            if verdict is None and worker.gold is not None:
-                for index in waiting.pop(worker.gold, ()):
-                    results[index] = Result(None, 0.0, fault)
-                    left -= 1
+            settle(index, Result(verdict, seconds, fault))
+            if verdict is None:
+                unread[gold] = fault
+                for other in waiting.pop(gold, ()):
+                    settle(other, Result(None, 0.0, fault))
+
+        def give_back(worker: _Worker) -> None:
+            for index in reversed(worker.indices):
+                if golds[index] in unread:
+                    settle(index, Result(None, 0.0, unread[golds[index]]))
+                else:
+                    waiting.setdefault(golds[index], deque()).appendleft(index)
+            worker.indices.clear()
 
         def replace(worker: _Worker, fault: str, verdict: bool | None = False) -> None:
-            if not worker.ready:
-                code = worker.process.poll()
-                self._stop(worker)
-                self._start()
-                raise RuntimeError(f"a verification worker did not start ({fault}, exit status {code})")
-            if worker.index is not None:
+            if worker.indices:
                 finish(worker, verdict, fault)
+                give_back(worker)
             self._stop(worker)
             self._start()
 
+        def send(worker: _Worker) -> None:
+            for _ in range(max(1, min(CHUNK, left // (2 * len(self.workers))))):
+                if waiting:
+                    worker.gold = self._next_gold(worker, waiting)
+                    worker.indices.append(waiting[worker.gold].popleft())
+                    if not waiting[worker.gold]:
+                        del waiting[worker.gold]
+            message = [[items[index].rule, items[index].gold, items[index].text] for index in worker.indices]
+            worker.allow(self.timeout)
+            try:
+                _write(worker.stdin, json.dumps(message).encode() + b"\n")
+            except BrokenPipeError:  # it has ended, as its other pipe is about to tell
+                give_back(worker)
+
         while left:
             now = time.monotonic()
+            if now >= end:
+                break
             for worker in list(self.workers):
-                if worker.ready and worker.index is None and waiting:
-                    gold = self._next_gold(worker, waiting)
-                    worker.index = waiting[gold].popleft()
-                    if not waiting[gold]:
-                        del waiting[gold]
-                    worker.gold, worker.started = gold, now
-                    worker.allow(self.timeout)
-                    item = items[worker.index]
-                    message = json.dumps([item.gold, item.text, item.rule]).encode() + b"\n"
-                    try:
-                        _write(worker.stdin.fileno(), message)
-                    except BrokenPipeError:  # it had grown and ended by itself; the item goes back
-                        waiting.setdefault(gold, deque()).appendleft(worker.index)
-                        worker.index = None
-                        replace(worker, "ended")
-                elif (worker.index is not None or not worker.ready) and now >= worker.deadline:
+                if worker.pid is None:
+                    continue
+                if not worker.indices and waiting:
+                    send(worker)
+                elif worker.indices and now >= worker.deadline:
                     if (left_cpu := worker.cpu_limit - worker.cpu_seconds()) <= 0:
                         replace(worker, "timeout")
                     else:
                         worker.deadline = now + max(left_cpu, 0.01)
-            if now >= end:
-                break
-            busy = [w.deadline for w in self.workers if w.index is not None or not w.ready]
-            for key, _ in self.selector.select(max(0.0, min([*busy, end]) - now)):
+            busy = [worker.deadline for worker in self.workers if worker.indices]
+            for key, _ in self.selector.select(max(0.0, min([*busy, end]) - time.monotonic())):
+                if key.data is None:
+                    self._deliver()
+                    continue
                 worker = key.data
-                received = os.read(worker.stdout.fileno(), 65536)
+                received = os.read(worker.stdout, 65536)
                 if not received:
                     replace(worker, "crash")
                     continue
                 *lines, worker.received = (worker.received + received).split(b"\n")
                 for line in map(json.loads, lines):
-                    if line == "ready":
-                        worker.ready = True
-                    elif line == "gold":  # read within its time; the answer gets its own
-                        worker.golds.add(worker.gold)
-                        worker.allow(self.timeout)
+                    if line == "gold":  # read within its time; the answer gets its own
+                        worker.golds.add(golds[worker.indices[0]])
+                    elif line == "grown":  # it ends, before the next item
+                        give_back(worker)
                     else:
                         finish(worker, *line)
+                if worker.indices:
+                    worker.allow(self.timeout)
         for worker in list(self.workers):
-            if worker.index is not None:
+            if worker.indices:
                 replace(worker, "batch timeout", None)
-        if left := results.count(None):
-            logger.warning("%d of %d answers were not judged in %.0f s", left, len(items), self.batch_timeout)
+        if unjudged := results.count(None):
+            logger.warning("%d of %d answers were not judged in %.0f s", unjudged, len(items), self.batch_timeout)
         return [result or Result(None, 0.0, "batch timeout") for result in results]
 
-    def _next_gold(self, worker: _Worker, waiting: dict[tuple[str, str], deque[int]]) -> tuple[str, str]:
+    def _next_gold(self, worker: _Worker, waiting: dict[Gold, deque[int]]) -> Gold:
         # A worker keeps to one gold while it lasts, so that a group's gold is read, and its repeated answers compared,
         # in one place; when none is untouched, it helps with the one that has most left.
         if worker.gold in waiting:
             return worker.gold
-        taken = {w.gold for w in self.workers if w is not worker}
-        return next((g for g in waiting if g not in taken), None) or max(waiting, key=lambda g: len(waiting[g]))
+        taken = {other.gold for other in self.workers if other is not worker}
+        return next((gold for gold in waiting if gold not in taken), None) or max(
+            waiting, key=lambda g: len(waiting[g])
+        )
 
 
 def _write(descriptor: int, message: bytes) -> None:

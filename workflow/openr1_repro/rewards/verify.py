@@ -1,4 +1,4 @@
-"""One answer against one gold with math-verify: what a worker process of `pool` runs.
+"""One answer against one gold with math-verify: what the worker processes of `pool` run.
 
 The verdict is that of ``verify(parse(gold), parse(text))`` with the settings of open-r1's rewards. What is done once
 instead of every time: compiling the expressions, reading a gold, and comparing an answer that has been compared before.
@@ -8,12 +8,14 @@ This file imports nothing of the project: it is started by its path, so that a w
 """
 
 import ctypes
+import gc
 import json
 import logging
 import os
 import re
 import resource
 import signal
+import socket
 import sys
 import warnings
 from collections import OrderedDict
@@ -25,7 +27,8 @@ from typing import Any
 import math_verify.grader as grader
 import math_verify.parser as parser
 import sympy
-from latex2sympy2_extended import NormalizationConfig
+from antlr4.atn.PredictionMode import PredictionMode
+from latex2sympy2_extended import NormalizationConfig, latex2sympy2
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.errors import TimeoutException
 
@@ -98,7 +101,74 @@ def cpu_timeout(timeout_seconds: float) -> Callable[[Callable[..., Any]], Callab
     return decorate
 
 
+_create_parser = latex2sympy2._Latex2Sympy.create_parser
+
+
+def create_parser(self: latex2sympy2._Latex2Sympy, latex: str) -> latex2sympy2.PSParser:
+    """latex2sympy2's parser in ANTLR's fast mode, and again in the full one if that finds an error.
+
+    Where SLL finds a tree, it is the tree that LL finds (ANTLR 4, ``PredictionMode.SLL``); its errors may be its own.
+    """
+    fast = _create_parser(self, latex)
+    fast._interp.predictionMode = PredictionMode.SLL
+
+    def math() -> Any:
+        try:
+            return latex2sympy2.PSParser.math(fast)
+        except MemoryError:
+            raise
+        except Exception:
+            return latex2sympy2.PSParser.math(_create_parser(self, latex))
+
+    fast.math = math
+    return fast
+
+
+_symbolic_eq = grader.sympy_symbolic_eq
+_SMOOTH = (
+    sympy.Add,
+    sympy.Mul,
+    sympy.Pow,
+    sympy.Number,
+    sympy.NumberSymbol,
+    sympy.Symbol,
+    sympy.sin,
+    sympy.cos,
+    sympy.exp,
+)
+
+
+def value(expression: Any, symbols: list[sympy.Symbol]) -> complex | None:
+    """``expression`` at a point of its symbols, to 15 digits; None where that is not a plain finite number."""
+    if not isinstance(expression, sympy.Expr) or not all(
+        isinstance(p, _SMOOTH) for p in sympy.preorder_traversal(expression)
+    ):
+        return None
+    point = {symbol: sympy.Rational(7 + 3 * n, 11 + 2 * n) for n, symbol in enumerate(symbols)}
+    number = expression.subs(point).evalf(15)
+    return complex(number) if number.is_number and number.is_finite else None
+
+
+def symbolic_eq(a: Any, b: Any) -> bool:
+    """math-verify's ``sympy_symbolic_eq``, which simplifies a - b; not asked where a and b differ at a point.
+
+    What differs somewhere is no identity, so that no simplification makes the difference zero.
+    """
+    try:
+        symbols = sorted(a.free_symbols | b.free_symbols, key=str)
+        left, right = value(a, symbols), value(b, symbols)
+        if left is not None and right is not None and abs(left - right) > 1e-6 * (1 + abs(left) + abs(right)):
+            return False
+    except MemoryError:
+        raise
+    except Exception:  # as math-verify: what cannot be computed decides nothing
+        pass
+    return _symbolic_eq(a, b)
+
+
 parser.parse_latex_cached = _read_latex
+latex2sympy2._Latex2Sympy.create_parser = create_parser
+grader.sympy_symbolic_eq = symbolic_eq
 parser.timeout = grader.timeout = cpu_timeout
 
 
@@ -209,49 +279,92 @@ def memory_kb(which: int) -> int:
         return int(stream.read().split()[which]) * resource.getpagesize() // 1024
 
 
-def main() -> None:
-    """Serve: a JSON line ``[gold, text, rule]`` in; out ``"gold"`` once a new gold has been read, then the result.
+WARM = [
+    r"\frac{x^2+1}{\sqrt{3}-y}", r"2\pi", r"(3,4)", r"[0,1)\cup(2,\infty)", r"\{1,2,3\}", "x=5", "a=1,b=2", r"x\le -3", r"1<x<2",
+    r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"25\%", r"\text{Tuesday}", r"\sin(2x)\cos^2 x", r"\log_2 8", r"\binom{5}{2}", "5!",
+    r"|x-1|", r"e^{i\pi}", r"120^\circ", r"\pm 3", r"\sum_{k=1}^n k", r"\int_0^1 x dx", r"y=2x+3", r"f(x)=x^2", r"\sqrt[3]{2}",
+    r"3\cdot 10^{-4}", "A", "x^2+2x+1", r"n(n+1)/2", r"\infty", r"\frac{a+b}{2}", r"3+4i", r"\lfloor x\rfloor",
+]  # fmt: skip
+"""LaTeX of the usual shapes: reading them once fills the parser's tables, which takes seconds, before any completion comes."""
 
-    Arguments: CPU seconds for one step of math-verify, memory in MB, the parent's process id. The result is
-    ``[verdict, fault]``; a fault is "timeout" or "memory", the verdict then wrong. A worker that has grown ends by
-    itself after answering.
+
+def serve(descriptor_in: int, descriptor_out: int, seconds: float, memory_mb: int) -> None:
+    """Answer a JSON line of items ``[[rule, gold, text], …]`` by a line for each, before it ``"gold"`` if its gold was new.
+
+    An item's line is ``[verdict, fault]``; a fault is "timeout" or "memory", and the verdict then wrong. A worker that has
+    grown says ``"grown"`` and ends, whatever items it still has.
     """
-    seconds, memory_mb, parent = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives the trainer, however that ends
-    if os.getppid() != parent:
-        return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
-    results = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints must not enter the protocol
-    warnings.simplefilter("ignore")
-    logging.getLogger("latex2sympy2_extended").setLevel(logging.ERROR)  # "equations=True is deprecated", each time
-    verifier = Verifier(seconds)
-    verifier.verdict("$x+1$", "\\boxed{\\sqrt{2}+x}", "accuracy")  # SymPy's late imports, before the memory limit
+    limit = (memory_kb(0) + memory_mb * 1024) * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resident = memory_kb(1) + memory_mb * 1024 // 4
     timed_out: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: timed_out.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("math_verify")
     logger.addHandler(handler)
     logger.propagate = False
-    limit = (memory_kb(0) + memory_mb * 1024) * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    verifier = Verifier(seconds)
+    results = os.fdopen(descriptor_out, "w", buffering=1)
+    for line in os.fdopen(descriptor_in, "rb"):
+        for rule, gold, text in json.loads(line):
+            timed_out.clear()
+            try:
+                if (gold, rule) not in verifier.golds:
+                    verifier.gold(gold, rule)
+                    print('"gold"', file=results)
+                verdict = verifier.verdict(gold, text, rule)
+                fault = "timeout" if any(message.startswith("Timeout") for message in timed_out) else None
+            except MemoryError:
+                verdict, fault = False, "memory"
+            print(json.dumps([verdict, fault]), file=results)
+            if fault == "memory" or memory_kb(1) > resident:
+                print('"grown"', file=results)
+                return
+
+
+def main() -> None:
+    """Import and warm up once, then fork a worker for each pair of pipes that comes over the socket; reply its process id.
+
+    Arguments: the socket, the parent's process id, CPU seconds for one step of math-verify, memory in MB for a worker.
+    """
+    control, parent, seconds, memory_mb = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+    end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no worker stays a zombie
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resident = memory_kb(1) + memory_mb * 1024 // 4
-    print('"ready"', file=results)
-    for line in sys.stdin.buffer:
-        timed_out.clear()
-        try:
-            gold, text, rule = json.loads(line)
-            if (gold, rule) not in verifier.golds:
-                verifier.gold(gold, rule)
-                print('"gold"', file=results)
-            verdict = verifier.verdict(gold, text, rule)
-            fault = "timeout" if any(message.startswith("Timeout") for message in timed_out) else None
-        except MemoryError:
-            verdict, fault = False, "memory"
-        print(json.dumps([verdict, fault]), file=results)
-        if fault == "memory" or memory_kb(1) > resident:
-            return
+    logging.getLogger("latex2sympy2_extended").setLevel(logging.ERROR)  # "equations=True is deprecated", each time
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    verifier = Verifier(seconds)
+    for gold, answer in zip(WARM, [*WARM[1:], WARM[0]], strict=True):
+        verifier.verdict(f"${gold}$", f"\\boxed{{{answer}}}", "accuracy")
+        verifier.verdict(f"${gold}$", f"\\boxed{{{gold}}}", "accuracy")
+    logging.getLogger("math_verify").setLevel(logging.WARNING)
+    gc.collect()
+    gc.freeze()  # what is shared with the workers stays shared
+    nursery = os.getpid()
+    with socket.socket(fileno=control) as requests:
+        while True:
+            _, descriptors, _, _ = socket.recv_fds(requests, 1, 2)
+            if not descriptors:
+                return  # the pool is gone
+            worker = os.fork()
+            if worker == 0:
+                end_with(nursery)
+                requests.close()
+                serve(descriptors[0], descriptors[1], seconds, memory_mb)
+                os._exit(0)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            requests.send(worker.to_bytes(8, "little"))
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel kill this process when ``parent`` ends, however that ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 if __name__ == "__main__":
