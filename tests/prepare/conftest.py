@@ -13,7 +13,7 @@ SCHEMA = {
     "correctness_llama": pl.List(pl.Boolean), "finish_reasons": pl.List(pl.String), "correctness_count": pl.Int64,
     "messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String})),
 }  # fmt: skip
-TEMPLATE = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}{% else %}<|User|>{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|Assistant|>{% endif %}"  # noqa: E501
+TEMPLATE = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}{% else %}<|User|>{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|Assistant|>{% endif %}"
 
 
 def row(problem: str | None, answer: str | None = "7", **values: Any) -> dict[str, Any]:
@@ -115,7 +115,14 @@ def write_tokenizer(folder: Path, template: str = TEMPLATE) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": {"__type": "AddedToken", "content": "<s>", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False},
+        "bos_token": {
+            "__type": "AddedToken",
+            "content": "<s>",
+            "lstrip": False,
+            "normalized": True,
+            "rstrip": False,
+            "single_word": False,
+        },
         "eos_token": "</s>",
         "chat_template": template,
     }

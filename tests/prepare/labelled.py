@@ -1,14 +1,15 @@
 """Rows labelled by hand: the step of the funnel that must drop each, null where it must be kept.
 
-Written from the kinds of failure that NuminaMath and OpenR1-Math are known for: missing and placeholder answers, proofs, choices, figures that were
-lost, parts of other problems, copies with new labels or markup, templates whose numbers differ, wrong answers, benchmark items, essays.
+Written from the kinds of failure that NuminaMath and OpenR1-Math are known for: missing and placeholder answers, proofs,
+choices, figures that were lost, parts of other problems, copies with new labels or markup, templates whose numbers differ,
+wrong answers, benchmark items, essays.
 """
 
 from typing import Any
 
 BENCHMARKS = {
     "aime24": [
-        "Every morning Aya goes for a $9$-kilometer-long walk and stops at a coffee shop afterwards. When she walks at a constant speed of $s$ kilometers per hour, the walk takes her 4 hours, including $t$ minutes spent in the coffee shop.",  # noqa: E501
+        "Every morning Aya goes for a $9$-kilometer-long walk and stops at a coffee shop afterwards. When she walks at a constant speed of $s$ kilometers per hour, the walk takes her 4 hours, including $t$ minutes spent in the coffee shop.",
         "Let $x,y$ and $z$ be positive real numbers that satisfy the following system of equations: $\\log_2(x/yz) = 1/2$. Find $m+n$.",
     ],
     "math_500": [
@@ -51,7 +52,7 @@ _STEPS: dict[str | None, list[tuple[Any, ...]]] = {
         ("Figure out how many three-digit numbers are palindromes.", "90"),
         ("Find the area of the part of the graph above the $x$-axis of $y = 1 - x^2$.", "\\frac{4}{3}"),
         ("Events satisfy $P(A) = 0.5$, $P(B) = 0.4$ and $P(C) = 0.1$; they are independent. Find $P(A \\cap B \\cap C)$.", "0.02"),
-        ("A line passes through point A. Another passes through B. Both meet the circle at C. Given $AB = 6$ and $AC = 10$ with a right angle at B, find $BC$.", "8"),  # noqa: E501
+        ("A line passes through point A. Another passes through B. Both meet the circle at C. Given $AB = 6$ and $AC = 10$ with a right angle at B, find $BC$.", "8"),
         ("What part of an hour is 25 minutes?", "\\frac{5}{12}"),
         ("Anna solved part of the problem in 20 minutes and the rest in 15. How many minutes did she need?", "35"),
         ("In the previous year a town had 8000 inhabitants, this year 10 percent more. How many now?", "8800"),

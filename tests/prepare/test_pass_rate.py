@@ -20,15 +20,14 @@ def test_samples_and_rates(tmp_path: Path) -> None:
     (folder / "files").symlink_to(next((HUB / "models").iterdir()))
     prompts = tmp_path / "prompts"
     prompts.mkdir()
-    pl.DataFrame(
-        [
-            {
-                "uuid": f"r{a}", "prompt": [{"role": "user", "content": f"What is {a} + {b}?"}], "problem": f"What is {a} + {b}?",
-                "answer": str(a + b), "solution": f"The answer is $\\boxed{{{a + b}}}$.",
-            }
-            for a, b in ((12, 7), (3, 5), (20, 4), (8, 8))
-        ]
-    ).write_parquet(prompts / "train.parquet")  # fmt: skip
+    published = pl.read_parquet(HUB / "datasets/embedded--openr1-math-tiny/data/*.parquet")
+    rows = (
+        published.filter(pl.col("correctness_math_verify").list.any())
+        .drop_nulls(["problem", "answer", "solution"])
+        .head(24)
+    )
+    message = pl.struct(pl.lit("user").alias("role"), pl.col("problem").alias("content"))
+    rows.with_columns(pl.concat_list(message).alias("prompt")).write_parquet(prompts / "train.parquet")
     settings = {"pass_rate": {"k": 4, "max_new_tokens": 64, "temperature": 0.7}, "gold_column": "solution"}
     output = tmp_path / "rates.parquet"
     command = [
@@ -39,10 +38,10 @@ def test_samples_and_rates(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     rates = pl.read_parquet(output)
-    assert set(rates["uuid"]) == {"r12", "r3", "r20", "r8"}
+    assert rates["uuid"].to_list() == rows["uuid"].to_list()
     assert set(rates["k"]) == {4}
     assert all(rate * 4 == int(rate * 4) for rate in rates["rate"])
-    assert rates["rate"].mean() > 0  # the embedded model adds small numbers, sometimes rightly
+    assert rates["rate"].mean() > 0  # the embedded model is right now and then
     again = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert "16 of them stored, 0 to generate" in again.stdout
+    assert "96 of them stored, 0 to generate" in again.stdout
     assert pl.read_parquet(output).equals(rates)

@@ -108,7 +108,8 @@ def prepare(
             rows = funnel.drop(rows, "answer parses", "answer.parse", unread)
 
     # What other rows and the benchmarks say.
-    rows = rows.with_columns(normal_form(pl.col("problem")).alias("normal"))
+    normal = normal_form(pl.col("problem")).alias("normal")
+    rows = rows.lazy().with_columns(normal).collect(engine="streaming")  # on all cores
     if settings.contradictions:
         rows = funnel.drop(rows, "contradictory answers", "contradictions", contradictory(rows, settings.answer))
     rows = rows.with_columns(preference(rows))

@@ -26,7 +26,7 @@ _ROW_GROUP = 10_000
 class _Generation(Extension):
     """``{% generation %}…{% endgeneration %}`` marks what an assistant said; here it is only its content."""
 
-    tags = {"generation"}  # noqa: RUF012
+    tags = {"generation"}
 
     def parse(self, parser: Any) -> Any:
         next(parser.stream)
@@ -94,8 +94,8 @@ class PromptCounter:
         counts = np.empty(len(problems), np.int64)
         for start in range(0, len(problems), _CHUNK):
             texts = [self.render(problem) for problem in problems[start : start + _CHUNK]]
-            encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            counts[start : start + len(texts)] = [len(e) for e in encoded]
+            encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            counts[start : start + len(texts)] = [len(encoding) for encoding in encodings]
         return counts
 
 

@@ -97,8 +97,8 @@ def read_rows(part: DatasetPart, position: int, assets: Path, settings: PrepareS
             f"{files_of(part, assets)[0]}: no rows; download the asset again, or leave it out of prepare.datasets"
         )
     if rows["uuid"].null_count():
-        texts = rows.select(pl.concat_str("problem", pl.lit("\0"), "answer", ignore_nulls=True))["problem"]
-        names = pl.Series([hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts])
+        contents = rows.select(pl.concat_str("problem", pl.lit("\0"), "answer", ignore_nulls=True))["problem"]
+        names = pl.Series([hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in contents])
         rows = rows.with_columns(pl.col("uuid").fill_null(names))
     return rows
 
