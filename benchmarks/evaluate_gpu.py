@@ -1,15 +1,14 @@
 """Generation of the evaluate stage against raw vLLM's offline throughput, for the same requests in the same run.
 
-    PYTHONPATH=workflow:SITE python benchmarks/evaluate_gpu.py --work /tmp/evaluate --rows $OUT/evaluate.json
-    PYTHONPATH=workflow:SITE python benchmarks/evaluate_gpu.py --work /tmp/evaluate --gpus 0,1 --rows $OUT/evaluate.json
+    PYTHONPATH=workflow:SITE python benchmarks/evaluate_gpu.py --work /tmp/evaluate --end 50 --rows $OUT/evaluate.json
+    PYTHONPATH=workflow:SITE python benchmarks/evaluate_gpu.py --work /tmp/evaluate --end 50 --gpus 0,1 --rows $OUT/evaluate.json
 
-The first needs one GPU: 30 problems x 64 samples x up to 4,096 tokens at DeepSeek-R1-Distill-Qwen-1.5B's shape (random
-weights and a byte-level tokenizer made here, so nothing is fetched), by the stage's engine and by
-``vllm.LLM.generate``, in turn. Row evaluate.generate (goal 0.9). With --gpus 0,1 the same by one GPU and by both: row
-evaluate.generate_two_gpus (goal 1.8). Random weights seldom end a text by themselves, so ``--end`` makes that many of
-the vocabulary's tokens end it (lengths then spread as geometric; default none: every text is 4,096 tokens long).
-``--seeds both`` also measures without a seed per request. Engine start is not timed on either side; the stage's own
-rate includes tokenizing, decoding and writing every response to disk.
+One GPU: 30 problems x 64 samples x up to 4,096 tokens at DeepSeek-R1-Distill-Qwen-1.5B's shape (random weights and a byte-level
+tokenizer made here, so nothing is fetched), by ``vllm.LLM.generate`` and by the stage's engine, in turn. Row evaluate.generate (goal
+0.9). With --gpus 0,1 the same by one GPU and by both: row evaluate.generate_two_gpus (goal 1.8). Random weights draw their tokens
+about evenly: ``--end 50`` lets 51 of the 151,936 end a text, for 2,200 tokens on average; without it every text is 4,096 long. ``--seeds
+both`` measures without a seed per request, too. Engine start is timed on neither side; the stage's rate includes decoding
+and writing every response to disk. A run is about 100 s of generation a side, plus starts.
 """
 
 import argparse
@@ -154,6 +153,7 @@ def raw(arguments: argparse.Namespace, model: Path, seeded: bool, gpus: str, run
         tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
         results.append({"tokens": tokens, "seconds": seconds, "rate": tokens / seconds, "responses": len(outputs)})
         print(f"raw vllm, GPU {gpus}, {'seeded' if seeded else 'unseeded'}: {results[-1]}", flush=True)
+    llm.llm_engine.engine_core.shutdown()
     return results
 
 

@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import queue
+import signal
 import threading
 import time
 import traceback
@@ -168,21 +169,20 @@ class Worker:
     def stop(self) -> None:
         """End the process, kindly first."""
         self.pipe.close()
-        self.process.join(10)
-        if self.process.is_alive():
-            self.process.terminate()
-            self.process.join(10)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+        self.process.join(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # vLLM's own processes outlive a worker that was killed
+        self.process.join()
 
 
 def _serve(pipe: Any, folder: str, options: dict[str, Any], gpus: str) -> None:
     """The worker: take requests, step the engine, hand over what is finished; end when the parent closes the pipe, or is gone."""
+    os.setsid()  # a process group with what vLLM starts
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_take, args=(pipe, inbox), daemon=True).start()
+    engine = None
     try:
         import vllm
 
@@ -211,6 +211,9 @@ def _serve(pipe: Any, folder: str, options: dict[str, Any], gpus: str) -> None:
         traceback.print_exc()
         with contextlib.suppress(OSError):
             pipe.send(f"{type(error).__name__}: {error}")
+    finally:
+        if engine is not None:
+            engine.engine_core.shutdown()  # else leaving waits for vLLM's own processes, which wait for requests
 
 
 def _take(pipe: Any, inbox: "queue.SimpleQueue[Any]") -> None:
