@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """Hubs that misbehave, one fault at a time: what the user reads, what is left behind, how long it takes.
 
 ``python -m tests.download.faults`` runs every row and writes the table of docs/download.md; test_faults.py checks the rows.

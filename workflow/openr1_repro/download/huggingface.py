@@ -6,6 +6,7 @@ from the byte that is missing.
 """
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -30,8 +31,8 @@ from openr1_repro.download.client import EndedEarly, Hub, Order, serve
 from openr1_repro.download.files import File, SourceError, WrongBytes
 from openr1_repro.download.local import listing
 
-# The client's 10 MB would show no progress on a slow line, and lose as much when killed.
-constants.DOWNLOAD_CHUNK_SIZE = 2**16
+# Pieces as they arrive: the client's own 10 MB would show no progress on a slow line, and be lost when killed.
+constants.DOWNLOAD_CHUNK_SIZE = None  # type: ignore[assignment]
 
 
 def _raise_at_once(response: httpx.Response) -> None:
@@ -42,34 +43,44 @@ def _raise_at_once(response: httpx.Response) -> None:
 
 
 class _Sink:
-    """The partial file as ``http_get`` writes it: hashed and counted on the way, and never longer than announced."""
+    """The partial file as ``http_get`` writes it: hashed and counted on the way, and never longer than announced.
+
+    Pieces are hashed and written a few megabytes at a time (on a busy processor, threads taking turns for each piece halve
+    the speed), but at the latest after a second, so that a kill costs no more than that.
+    """
 
     def __init__(self, stream: IO[bytes], file: File, count: Callable[[int], None]):
         self.stream, self.file, self.count = stream, file, count
-        self.restart(0)
-
-    def restart(self, size: int) -> None:
-        self.size, self.hash = size, hashlib.sha256()
+        self.size, self.hash = 0, hashlib.sha256()
+        self.waiting, self.flushed = bytearray(), time.monotonic()
 
     def write(self, data: bytes) -> int:
         self.size += len(data)
         if self.size > self.file.size:
             raise WrongBytes(f"{self.file.path}: more bytes than the {self.file.size} announced")
-        self.hash.update(data)
         self.count(len(data))
-        return self.stream.write(data)
+        self.waiting += data
+        if len(self.waiting) >= 2**22 or time.monotonic() - self.flushed > 1:
+            self.flush()
+        return len(data)
+
+    def flush(self) -> None:
+        self.hash.update(self.waiting)
+        self.stream.write(self.waiting)
+        self.stream.flush()
+        self.waiting, self.flushed = bytearray(), time.monotonic()
 
     def tell(self) -> int:
-        return self.stream.tell()
+        return self.size
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self.stream.seek(offset, whence)
+    def seek(self, offset: int) -> None:
+        """To the beginning, before ``truncate``: the server sends the whole file although a part was asked for."""
 
-    def truncate(self) -> int:
-        """The server sends the whole file although a part was asked for."""
+    def truncate(self) -> None:
+        self.stream.seek(0)
+        self.stream.truncate()
         self.count(-self.size)
-        self.restart(0)
-        return self.stream.truncate()
+        self.size, self.hash, self.waiting = 0, hashlib.sha256(), bytearray()
 
 
 def _file(path: str, size: int, lfs: Any, blob_id: str) -> File:
@@ -132,7 +143,9 @@ def connect(order: Order) -> Hub:
                     said.location, cast(BinaryIO, sink), resume_size=sink.size, expected_size=file.size,
                     headers=headers if same_host else {k: v for k, v in headers.items() if k != "authorization"},
                 )  # fmt: skip
+                sink.flush()
             except BaseException as error:
+                sink.flush()
                 count(-sink.size)
                 early = f"{file.path}: ended after {sink.size} of {file.size} bytes"
                 if isinstance(error, HfHubHTTPError) and error.response.status_code == 416:
