@@ -36,16 +36,17 @@ reproduce: $(VENV)/.ready  ## the whole experiment of config/config.yaml; run ag
 	@touch $@
 
 PYTEST = PYTHONPATH=$(CURDIR)/.envs/test:$(PYTHONPATH) python -m openr1_repro.job --log logs/test-$(1).log --env $(1) -- -m pytest
+FILES = $$(grep -rl --include='test_*.py' $(1) tests)
 
 test: $(VENV)/.ready .envs/test/.ready  ## the suite, in minutes, without a GPU and without a hub
 	$(call PYTEST,workflow) -m 'not slow and not train_env and not lighteval_env' $(ARGS)
-	$(call PYTEST,train) -m 'not slow and train_env' $(ARGS)
-	$(call PYTEST,lighteval) -m 'not slow and lighteval_env' $(ARGS)
+	$(call PYTEST,train) -m 'not slow and train_env' $(call FILES,train_env) $(ARGS)
+	$(call PYTEST,lighteval) -m 'not slow and lighteval_env' $(call FILES,lighteval_env) $(ARGS)
 
 test-all: $(VENV)/.ready .envs/test/.ready  ## the suite with its slow parts
 	$(call PYTEST,workflow) -m 'not train_env and not lighteval_env' $(ARGS)
-	$(call PYTEST,train) -m train_env $(ARGS)
-	$(call PYTEST,lighteval) -m lighteval_env $(ARGS)
+	$(call PYTEST,train) -m train_env $(call FILES,train_env) $(ARGS)
+	$(call PYTEST,lighteval) -m lighteval_env $(call FILES,lighteval_env) $(ARGS)
 
 lint: $(VENV)/.ready .envs/lint/.ready  ## ruff, snakefmt, mypy, snakemake --lint
 	.envs/lint/bin/ruff check .
