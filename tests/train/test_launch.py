@@ -46,7 +46,9 @@ def test_slurm_says_which_machine_this_is(monkeypatch):
 
 def test_a_rank_is_hung_when_its_last_word_is_old(tmp_path):
     assert launch.hung_ranks(tmp_path, 60, time.time()) == []
-    assert launch.hung_ranks(tmp_path, 60, time.time() - 61) == ["no process got as far as training"]
+    assert launch.hung_ranks(tmp_path, 60, time.time() - launch.LOADING_SECONDS - 1) == [
+        "no process got as far as training"
+    ]
     (tmp_path / "heartbeat").mkdir()
     for rank, age in (("rank-0", 10), ("rank-1", 100)):
         beat = tmp_path / "heartbeat" / rank

@@ -16,6 +16,7 @@ from openr1_repro.train.process import SUPERVISOR, die_with_parent
 from openr1_repro.train.settings import TrainSettings
 
 POLL_SECONDS = 0.2
+LOADING_SECONDS = 1800.0  # reading a model and starting an engine, at most
 
 
 def accelerate_config(settings: TrainSettings) -> dict[str, Any]:
@@ -155,9 +156,9 @@ def run_training(
 
 
 def hung_ranks(work: Path, seconds: float, started: float) -> list[str]:
-    """The ranks whose heartbeat is older than ``seconds``, each with its last word; loading, which has none, may take as long."""
+    """The ranks whose heartbeat is older than ``seconds``, each with its last word; before the first, they are loading."""
     now = time.time()
-    if now - started > seconds and not any((work / "heartbeat").glob("rank-*")):
+    if now - started > LOADING_SECONDS and not any((work / "heartbeat").glob("rank-*")):
         return ["no process got as far as training"]
     return [
         f"{beat.name} has been at `{beat.read_text()}`"
