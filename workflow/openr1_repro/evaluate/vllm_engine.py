@@ -5,7 +5,6 @@ than it can hold, so that no engine idles while another has work left, and turns
 """
 
 import contextlib
-import importlib.metadata
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -35,12 +34,14 @@ HAND_OVER_SECONDS = 0.5
 
 def identity(settings: EvaluateSettings) -> str:
     """What of the engine decides a text, for the response cache."""
+    import vllm  # here: neither planning nor the GPUs' groups need it
+
     options = {**DEFAULTS, **settings.vllm}
     # how the work is spread changes no more than the batches do, which are never the same twice
     numeric = {
         key: options[key] for key in sorted(options) if key in ("quantization", "kv_cache_dtype", "hf_overrides")
     }
-    return f"vllm {importlib.metadata.version('vllm')} {settings.dtype} {numeric or ''}"
+    return f"vllm {vllm.__version__} {settings.dtype} {numeric or ''}"
 
 
 def plan(requests: Iterable[Request], settings: EvaluateSettings) -> list[Request]:
@@ -171,7 +172,7 @@ class Worker:
         self.pipe.close()
         self.process.join(30)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # vLLM's own processes outlive a worker that was killed
+            os.killpg(self.process.pid or 0, signal.SIGKILL)  # vLLM's own processes outlive a worker that was killed
         self.process.join()
 
 
