@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
-CONF = Path("/etc/slurm/slurm.conf")  # srun inside a job looks only here: the plugin strips SLURM_* from its environment
+CONF = Path(
+    "/etc/slurm/slurm.conf"
+)  # srun inside a job looks only here: the plugin strips SLURM_* from its environment
 
 pytestmark = [
     pytest.mark.slow,
