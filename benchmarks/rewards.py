@@ -2,8 +2,9 @@
 
     OPEN_R1_CHECKOUT=… python benchmarks/rewards.py [--count 1024] [--runs 5]
 
-Distinct: every answer once. Group: 16 completions a prompt, as GRPO samples them, whose final answers repeat the way a
-half-trained model's do (a few different ones a group); the thoughts differ. Both sides read each text anew in every run.
+Distinct: every gold and answer once. Group: 16 completions a prompt, as GRPO samples them, whose final answers are one of
+three, 6 : 3 : 1, and whose thoughts differ. Every run has new numbers in every gold and answer, so that nobody remembers
+one from the run before; the first run, in which processes warm up, is not counted.
 """
 
 import argparse
@@ -23,7 +24,6 @@ sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "tests" / "rewards"), str(ROO
 import corpus  # noqa: E402
 import open_r1  # noqa: E402
 from common import write_row  # noqa: E402
-
 from openr1_repro.rewards import RewardSet, load  # noqa: E402
 from openr1_repro.rewards.settings import RewardSettings  # noqa: E402
 
@@ -32,20 +32,27 @@ def thoughts(chance: random.Random) -> str:
     return "\n".join(chance.choices(corpus.THOUGHTS, k=24))  # about 1,500 characters
 
 
-def distinct(count: int) -> list[tuple[str, str]]:
-    chance = random.Random(1)
-    return [
-        (gold, f"<think>\n{thoughts(chance)}\n</think>\n<answer>\n{text[-400:]}\n</answer>")
-        for gold, text in corpus.pairs(count)
-    ]
+def renumber(chance: random.Random, *texts: str) -> list[str]:
+    """The same texts with other digits, the same in all."""
+    digits = str.maketrans("123456789", "".join(chance.sample("123456789", 9)))
+    return [text.translate(digits) for text in texts]
 
 
-def groups(count: int) -> list[tuple[str, str]]:
-    chance = random.Random(2)
+def distinct(count: int, seed: int) -> list[tuple[str, str]]:
+    chance = random.Random(seed)
+    found = []
+    for gold, text in corpus.pairs(count):
+        gold, text = renumber(chance, gold, text)
+        found.append((gold, f"<think>\n{thoughts(chance)}\n</think>\n<answer>\n{text[-400:]}\n</answer>"))
+    return found
+
+
+def groups(count: int, seed: int) -> list[tuple[str, str]]:
+    chance = random.Random(seed)
     found = []
     for _ in range(count // 16):
         gold, answers = chance.choice(corpus.SHAPES)
-        said = chance.sample(answers, min(3, len(answers)))
+        gold, *said = renumber(chance, gold, *chance.sample(answers, min(3, len(answers))))
         for answer in chance.choices(said, weights=[6, 3, 1][: len(said)], k=16):
             text = f"<think>\n{thoughts(chance)}\n</think>\n<answer>\nThe answer is $\\boxed{{{answer}}}$\n</answer>"
             found.append((f"${gold}$", text))
@@ -55,15 +62,6 @@ def groups(count: int) -> list[tuple[str, str]]:
 def call(function, pairs):
     completions = [[{"role": "assistant", "content": text}] for _, text in pairs]
     return function(completions=completions, solution=[gold for gold, _ in pairs])
-
-
-def fresh(workers: int) -> RewardSet:
-    """An engine whose workers have imported SymPy and judged a few texts, and remember none of the benchmark's."""
-    rewards = load(RewardSettings(reward_funcs=["accuracy"], verify_workers=workers, verify_batch_timeout=3600.0))
-    for _ in range(3):
-        call(rewards.reward_funcs[0], [(f"${n}$", f"\\boxed{{{n}+x}}") for n in range(8 * workers)])
-    rewards.statistics()
-    return rewards
 
 
 def cpu_seconds(rewards: RewardSet) -> float:
@@ -80,35 +78,40 @@ def main() -> None:
     peer = open_r1.load(os.environ["OPEN_R1_CHECKOUT"]).accuracy_reward
     cores = len(os.sched_getaffinity(0))
     count = arguments.count
-    for name, pairs in (("distinct", distinct(count)), ("group_of_16", groups(count))):
+    engines = {
+        workers: load(RewardSettings(reward_funcs=["accuracy"], verify_workers=workers, verify_batch_timeout=3600.0))
+        for workers in sorted({1, cores, *(2**n for n in range(10) if 2**n < cores)})
+    }
+    for name, make in (("distinct", distinct), ("group_of_16", groups)):
         samples: dict[str, list[float]] = {}
-        for _ in range(arguments.runs):  # in turn, so that a drift of the machine hits all
-            for workers in sorted({1, cores, *(2**n for n in range(10) if 2**n < cores)}):
-                rewards = fresh(workers)
+        for run in range(arguments.runs + 1):  # in turn, so that a drift of the machine hits all
+            pairs = make(count, run)
+            for workers, rewards in engines.items():
                 start, used = time.perf_counter(), cpu_seconds(rewards)
                 found = call(rewards.reward_funcs[0], pairs)
                 samples.setdefault(f"{workers} workers", []).append(time.perf_counter() - start)
                 samples.setdefault(f"{workers} cpu", []).append(cpu_seconds(rewards) - used)
                 samples.setdefault(f"{workers} p99", []).append(rewards.statistics()["accuracy"]["latency_p99"])
-                rewards.close()
             start, used = time.perf_counter(), time.process_time()
             with contextlib.redirect_stdout(None):
                 theirs = call(peer, pairs)
             samples.setdefault("peer", []).append(time.perf_counter() - start)
             samples.setdefault("peer cpu", []).append(time.process_time() - used)
-        assert sum(a != b for a, b in zip(found, theirs, strict=True)) <= 0.001 * count
-        median = {key: statistics.median(values) for key, values in samples.items()}
-        load_average = os.getloadavg()[0]
-        for workers in [int(key.split()[0]) for key in median if key.endswith("workers")]:
+            different = sum(a != b for a, b in zip(found, theirs, strict=True))
+            assert different <= 0.001 * count, f"{different} verdicts differ"
+        median = {key: statistics.median(values[1:]) for key, values in samples.items()}
+        for workers in engines:
             write_row(
                 f"rewards.accuracy.{name}.{workers}_workers", "completions/s", count / median[f"{workers} workers"],
-                "open-r1 accuracy_reward", count / median["peer"], load_average=load_average,
+                "open-r1 accuracy_reward", count / median["peer"], load_average=os.getloadavg()[0],
                 latency_p99_ms=1000 * median[f"{workers} p99"],
             )  # fmt: skip
         write_row(
             f"rewards.accuracy.{name}.cpu", "CPU ms a completion", 1000 * median["1 cpu"] / count,
             "open-r1 accuracy_reward", 1000 * median["peer cpu"] / count, higher_is_better=False,
         )  # fmt: skip
+    for rewards in engines.values():
+        rewards.close()
 
 
 if __name__ == "__main__":

@@ -244,3 +244,33 @@ def test_routers(provider):
 )
 def test_the_share_in_what_a_script_left(text, expected):
     assert remote.share(text) == expected
+
+
+class Notebook(http.server.BaseHTTPRequestHandler):
+    """What E2B's client talks to in its debug mode: ``/execute``, answered line by line; the script runs in our sandbox."""
+
+    def do_POST(self):
+        code = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["code"]
+        *lines, last = code.strip().split("\n")
+        source = "\n".join([*lines, f"print({last})"])
+        limits = sandbox.Limits(20.0)
+        outcome = sandbox.run(sandbox.command("python", limits), {"main": source.encode()}, b"", limits)
+        result = {"type": "result", "text": outcome.stdout.decode().strip(), "is_main_result": True}
+        body = "".join(json.dumps(line) + "\n" for line in (result, {"type": "end_of_execution"})).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@needs_bubblewrap
+def test_e2b_by_its_own_client(monkeypatch):
+    client = pytest.importorskip("e2b_code_interpreter")
+    monkeypatch.setenv("E2B_DEBUG", "true")  # the client then takes a sandbox at localhost instead of making one
+    monkeypatch.setenv("E2B_API_KEY", "e2b_" + "0" * 40)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", client.constants.JUPYTER_PORT), Notebook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    texts = [block("python", PYTHON), block("python", "print(3)"), "none"]
+    found = rewards_of("code", texts, [info("python")] * 3, code_provider="e2b")
+    server.shutdown()
+    assert found == [1.0, 0.5, 0.0]

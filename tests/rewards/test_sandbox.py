@@ -1,4 +1,3 @@
-
 """Programs that attack the machine they run on. None may reach anything outside its sandbox, or outlast its limits."""
 
 import http.server

@@ -1,9 +1,11 @@
 """The short ways of `verify` change no verdict: each against math-verify's own long way."""
 
+import contextlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from math_verify import parse
+from math_verify import grader, parse, parser
 from math_verify import verify as math_verify
 from math_verify.parser import extract_target_from_pred, get_extraction_regexes
 from openr1_repro.rewards import verify
@@ -53,12 +55,73 @@ def test_boxes_in_environments_are_found_where_the_expression_finds_them(text):
 
 
 def long_way(gold, text):
-    gold_parsed = parse(gold, extraction_mode="first_match", parsing_timeout=None)
-    if not gold_parsed:
-        return None
-    patterns = get_extraction_regexes([verify.ANSWER["accuracy"]])
-    answer = extract_target_from_pred(text, patterns, fallback_mode="first_match", extraction_mode="first_match")
-    return math_verify(gold_parsed, answer, timeout_seconds=None)
+    """math-verify and latex2sympy2 as they are, without any of `verify`'s short ways."""
+    with pytest.MonkeyPatch.context() as original:
+        original.setattr(parser, "parse_latex_cached", verify._parse_latex)
+        original.setattr(verify.latex2sympy2._Latex2Sympy, "create_parser", verify._create_parser)
+        original.setattr(grader, "sympy_symbolic_eq", verify._symbolic_eq)
+        gold_parsed = parse(gold, extraction_mode="first_match", parsing_timeout=60)
+        if not gold_parsed:
+            return None
+        patterns = get_extraction_regexes([verify.ANSWER["accuracy"]])
+        answer = extract_target_from_pred(text, patterns, fallback_mode="first_match", extraction_mode="first_match")
+        return math_verify(gold_parsed, answer, timeout_seconds=60)
+
+
+atoms = st.sampled_from(
+    ["x", "y", "1", "2", "3", "10", "0.5", r"\pi", "e", "n", r"\frac{1}{2}", r"\sqrt{2}", r"\infty"]
+)
+latexes = st.recursive(
+    atoms,
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(["+", "-", r"\cdot ", "", "/", ",", "=", "<", r"\le "]), inner).map("".join),
+        st.tuples(st.sampled_from([r"\frac", r"\binom"]), inner, inner).map(lambda t: f"{t[0]}{{{t[1]}}}{{{t[2]}}}"),
+        st.tuples(
+            st.sampled_from([r"\sqrt", r"\sin ", r"\log", r"\left(", "(", "[", r"\{", "|", "-", r"\text"]), inner
+        ).map(
+            lambda t: (
+                t[0] + f"{{{t[1]}}}" + {r"\left(": r"\right)", "(": ")", "[": "]", r"\{": r"\}", "|": "|"}.get(t[0], "")
+            )
+        ),
+        st.tuples(inner, st.sampled_from(["^", "_"]), inner).map(lambda t: f"{{{t[0]}}}{t[1]}{{{t[2]}}}"),
+    ),
+    max_leaves=6,
+)
+
+
+def tree(latex, short):
+    with pytest.MonkeyPatch.context() as original:
+        if not short:
+            original.setattr(verify.latex2sympy2._Latex2Sympy, "create_parser", verify._create_parser)
+        try:
+            return srepr(verify._parse_latex(latex))
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+
+@given(latexes)
+@settings(max_examples=200, deadline=None)
+def test_the_fast_parser_finds_the_same_tree(latex):
+    assert tree(latex, short=True) == tree(latex, short=False)
+
+
+@given(latexes, latexes)
+@settings(max_examples=100, deadline=None)
+def test_what_differs_at_a_point_is_not_simplified_to_nothing(left, right):
+    try:
+        a, b = verify._parse_latex(left), verify._parse_latex(right)
+        symbols = sorted(a.free_symbols | b.free_symbols, key=str)
+        verify.value(a, symbols), verify.value(b, symbols)
+    except Exception:
+        return
+    with pytest.MonkeyPatch.context() as spy:
+        asked = []
+        spy.setattr(verify, "_symbolic_eq", lambda *pair: asked.append(pair))
+        verify.symbolic_eq(a, b)
+    if not asked:
+        limited = verify.cpu_timeout(20)(verify._symbolic_eq)
+        with contextlib.suppress(verify.TimeoutException):
+            assert limited(a, b) is False
 
 
 answers = st.one_of(numbers, st.sampled_from([r"\frac12", "x", "1,2", r"50\%", "0.5", "2", r"\sqrt2", "", "{", "}"]))

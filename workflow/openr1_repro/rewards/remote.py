@@ -111,7 +111,10 @@ def morph_judge(test_seconds: float) -> Judge:
         from morphcloud.api import MorphCloudClient
         from morphcloud.sandbox import Sandbox
     except ImportError:
-        raise UserError("code_provider: morph needs its SDK: pip install morphcloud, and MORPH_API_KEY") from None
+        raise UserError(
+            "code_provider: morph needs its SDK with morphcloud.sandbox, which later versions dropped: "
+            "pip install morphcloud==0.1.67, and MORPH_API_KEY"
+        ) from None
     client = MorphCloudClient()
 
     def judge(program: Program, end: float) -> float | None:

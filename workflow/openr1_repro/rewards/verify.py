@@ -55,9 +55,9 @@ PATTERNS = [
 _BOXED_ENVIRONMENT = PATTERNS[0][1]
 _OPENING = re.compile(r"\$|\\[\[(]|\s\[")
 
-_NUMBER = re.compile(r"-?\d{1,15}")
-_DECIMAL = re.compile(r"-?\d{0,7}\.\d{1,7}")
-_FRACTION = re.compile(r"(-?)\\frac\{(-?\d{1,15})\}\{(-?\d{1,15})\}")
+_NUMBER = re.compile(r"-?[0-9]{1,15}")
+_DECIMAL = re.compile(r"-?[0-9]{0,7}\.[0-9]{1,7}")
+_FRACTION = re.compile(r"(-?)\\frac\{(-?[0-9]{1,15})\}\{(-?[0-9]{1,15})\}")
 _parse_latex = parser.parse_latex_cached.__wrapped__
 
 
