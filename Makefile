@@ -35,7 +35,7 @@ reproduce: $(VENV)/.ready  ## the whole experiment of config/config.yaml; run ag
 	uv pip install --quiet --python .envs/lint/bin/python --require-hashes -r $<
 	@touch $@
 
-PYTEST = PYTHONPATH=$(CURDIR)/.envs/test:$(PYTHONPATH) python -m openr1_repro.job --log logs/test-$(1).log --env $(1) -- -m pytest
+PYTEST = python -m openr1_repro.job --log logs/test-$(1).log --env $(1) -- tests
 FILES = $$(grep -rl --include='test_*.py' $(1) tests)
 
 test: $(VENV)/.ready .envs/test/.ready  ## the suite, in minutes, without a GPU and without a hub
