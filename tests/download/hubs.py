@@ -327,9 +327,9 @@ class Handler(BaseHTTPRequestHandler):
             if rate:
                 time.sleep(len(piece) / rate)
 
-    def hang(self, seconds: float = 60) -> None:
+    def hang(self, blob: Blob | None = None) -> None:
         """Say nothing until the client gives up."""
-        self.connection.settimeout(seconds)
+        self.connection.settimeout(60)
         with contextlib.suppress(OSError):
             self.connection.recv(1)
         self.close_connection = True

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 from huggingface_hub import (
     HfApi,
@@ -33,6 +34,8 @@ from openr1_repro.download.local import listing
 
 # Pieces as they arrive: the client's own 10 MB would show no progress on a slow line, and be lost when killed.
 constants.DOWNLOAD_CHUNK_SIZE = None  # type: ignore[assignment]
+# Read more at a time from a fast line: at 64 kB, most of the time goes into Python's part of each read.
+httpcore.HTTP11Connection.READ_NUM_BYTES = 2**19
 
 
 def _raise_at_once(response: httpx.Response) -> None:
@@ -123,7 +126,7 @@ def connect(order: Order) -> Hub:
         url = hf_hub_url(order.repo, file.path, repo_type=order.kind, revision=commit, endpoint=order.endpoint)
         said = get_hf_file_metadata(url, endpoint=order.endpoint, headers=headers)
         if said.commit_hash not in (None, commit):
-            raise SourceError(f"{file.path}: comes from commit {said.commit_hash}, asked was {commit}")
+            raise SourceError(f"{file.path}: comes from commit {said.commit_hash[:12]}…, asked was {commit[:12]}…")
         if said.size not in (None, file.size):
             raise SourceError(f"{file.path}: announced with {file.size} bytes, then with {said.size}")
         if file.sha256 and said.etag and len(said.etag) == 64 and said.etag != file.sha256:

@@ -68,8 +68,11 @@ def connect(order: Order) -> Hub:
             if isinstance(error, FileIntegrityError):
                 if {f.path: f for f in list_files()[1]}.get(file.path) != file:
                     raise SourceError(f"{file.path}: changed at the hub while it was fetched", again=True) from None
-                what = "length" if isinstance(error, FileSizeMismatchError) else "bytes"
-                raise WrongBytes(f"{file.path}: wrong {what}: {error.message.split(' (')[0]}") from None
+                if isinstance(error, FileSizeMismatchError):
+                    raise WrongBytes(f"{file.path}: wrong length: {error.message.split(' (')[0]}") from None
+                raise WrongBytes(
+                    f"{file.path}: wrong bytes: announced was SHA-256 {(file.sha256 or '?')[:12]}…"
+                ) from None
             raise
         return file.sha256
 
