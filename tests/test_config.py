@@ -99,6 +99,12 @@ evaluate:
         assert any(all(part in line for part in parts) for line in found), f"{parts} not in\n" + "\n".join(found)
 
 
+@pytest.mark.parametrize("samples", ["0", "{math-500: 0}", "-3"])
+def test_no_samples(project: Path, samples: str) -> None:
+    (project / "config/variants/bad.yaml").write_text(f"base: seed\nevaluate:\n  samples: {samples}\n")
+    assert messages(project, "bad") == ["config/variants/bad.yaml:3: evaluate.samples: at least 1 a problem"]
+
+
 def test_batch_that_does_not_divide(project: Path) -> None:
     (project / "config/variants/bad.yaml").write_text("base: seed\ntrain:\n  grpo:\n    num_generations: 5\n")
     (line,) = messages(project, "bad")
