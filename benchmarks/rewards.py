@@ -104,7 +104,8 @@ def main() -> None:
             write_row(
                 f"rewards.accuracy.{name}.{workers}_workers", "completions/s", count / median[f"{workers} workers"],
                 "open-r1 accuracy_reward", count / median["peer"], load_average=os.getloadavg()[0],
-                latency_p99_ms=1000 * median[f"{workers} p99"],
+                latency_p99_ms=1000 * median[f"{workers} p99"], cpu_ms=1000 * median[f"{workers} cpu"] / count,
+                peer_cpu_ms=1000 * median["peer cpu"] / count,
             )  # fmt: skip
         write_row(
             f"rewards.accuracy.{name}.cpu", "CPU ms a completion", 1000 * median["1 cpu"] / count,

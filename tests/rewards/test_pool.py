@@ -53,8 +53,8 @@ def pool():
 
 def test_a_worker_holds_no_torch(pool):
     assert pool.check([Item("$7$", r"\boxed{7}")])[0].verdict is True
-    for worker in pool.workers:
-        maps = Path(f"/proc/{worker.pid}/maps").read_text()
+    for pid in (pool.nursery.pid, *(worker.pid for worker in pool.workers if worker.pid)):
+        maps = Path(f"/proc/{pid}/maps").read_text()
         assert "torch" not in maps
         assert "cuda" not in maps
 
@@ -105,7 +105,13 @@ def test_closing_twice_and_asking_afterwards():
         pool.check([Item("$7$", "7")])
 
 
-@pytest.mark.parametrize("how", ["end", "exception", "SIGTERM", "SIGKILL", "SIGINT"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "end", "SIGTERM", "SIGKILL", pytest.param("exception", marks=pytest.mark.slow),
+        pytest.param("SIGINT", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_workers_end_with_the_trainer(how):
     more = {"end": "", "exception": "raise ValueError"}.get(how, "call(r'\\boxed{10^{10^{10}}}')\ntime.sleep(600)")
     with trainer(more) as process:
@@ -134,6 +140,7 @@ print(call(r"so \\boxed{7}"), flush=True)
         assert process.stdout.readline().startswith("[1.0]")
 
 
+@pytest.mark.slow
 def test_several_ranks_share_the_cores():
     code = "from openr1_repro.rewards.engine import local_share_of_cores as f; print(f())"
     for ranks in (1, 2, 64):

@@ -13,7 +13,7 @@ from openr1_repro.rewards.sandbox import Limits
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
-LIMITS = Limits(seconds=2.0, memory_mb=256)
+LIMITS = Limits(seconds=1.0, memory_mb=256)
 SLOW = Limits(seconds=20.0, memory_mb=256)
 """For honest programs: on a busy machine, even those take their time."""
 
@@ -101,7 +101,7 @@ def host(tmp_path_factory):
         "secret": str(secret), "port": server.server_port, "pid": os.getpid(), "here": str(Path(__file__).parent),
         "abstract": f"rewards-{os.getpid()}",
     }  # fmt: skip
-    Path("/dev/shm/reward_shm").unlink()
+    Path("/dev/shm/reward_shm").unlink(missing_ok=True)
     del os.environ["REWARD_SECRET"]
     server.shutdown()
     abstract.close()
