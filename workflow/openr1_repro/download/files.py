@@ -175,7 +175,7 @@ def place(original: Path, target: Path) -> None:
     """Make ``target`` the same file as ``original``: large ones as a hard link where the file system allows it, else
     as a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(".placing")
+    draft = target.with_name(f".{target.name}.placing")  # of its own: files are placed side by side
     draft.unlink(missing_ok=True)
     try:
         if original.stat().st_size < 2**26:

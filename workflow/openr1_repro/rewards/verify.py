@@ -166,10 +166,12 @@ def symbolic_eq(a: Any, b: Any) -> bool:
     return _symbolic_eq(a, b)
 
 
-parser.parse_latex_cached = _read_latex
-latex2sympy2._Latex2Sympy.create_parser = create_parser
-grader.sympy_symbolic_eq = symbolic_eq
-parser.timeout = grader.timeout = cpu_timeout
+def speed_up_math_verify() -> None:
+    """Put the quicker and CPU-timed parts into math-verify, for the whole process: a worker's, never the trainer's."""
+    parser.parse_latex_cached = _read_latex
+    latex2sympy2._Latex2Sympy.create_parser = create_parser
+    grader.sympy_symbolic_eq = symbolic_eq
+    parser.timeout = grader.timeout = cpu_timeout
 
 
 def read_gold(gold: str, rule: str, seconds: float) -> list[Any]:
@@ -222,6 +224,7 @@ class Verifier:
     """Golds that were read and answers that were compared, kept while they are likely to come again."""
 
     def __init__(self, seconds: float, size: int = 4096):
+        speed_up_math_verify()
         self.seconds = seconds
         self.size = size
         self.golds: OrderedDict[tuple[str, str], list[Any]] = OrderedDict()
