@@ -9,7 +9,7 @@ export PYTHONPATH := $(CURDIR)/workflow
 ENVS := uv workflow train-gpu train lighteval packages test lint
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-all bench lint lock clean
+.PHONY: help reproduce test test-all bench lint lock lock-assets clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,9 @@ bench: $(VENV)/.ready  ## benchmarks against peers; rows go to benchmarks/result
 lock:  ## resolve envs/*.in anew into envs/*.txt: hashes, no addresses
 	for name in $(ENVS); do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links envs/$$name.in -o envs/$$name.txt || exit 1; done
+
+lock-assets: $(VENV)/.ready  ## pin every file of the chosen variants' models and data sets in config/assets.lock.json
+	@snakemake --cores all lock
 
 clean:  ## remove what runs wrote, keep downloads and environments
 	rm -rf results/runs results/base results/prompts results/report logs

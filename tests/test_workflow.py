@@ -200,6 +200,23 @@ def test_failed_stage_explains_itself(project: Path, edit: Callable[[str, str, s
     assert "-m openr1_repro.report" in text
 
 
+def test_assets_are_pinned(project: Path) -> None:
+    done = snakemake(project, "lock")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lock = project / "config/assets.lock.json"
+    assert set(json.loads(lock.read_text())) == {"tiny-math", "openr1-math-tiny", "tiny-math-bench"}
+    try:
+        assert planned(project, "--until", "download") == {"download": 3}  # each is checked against its pin, once
+        pins = json.loads(lock.read_text())
+        pins["tiny-math"]["files"][0]["sha256"] = "0" * 64
+        lock.write_text(json.dumps(pins))
+        done = snakemake(project, "--until", "download")
+        assert done.returncode != 0
+        assert pins["tiny-math"]["files"][0]["path"] in done.stdout + done.stderr
+    finally:
+        lock.unlink()
+
+
 @pytest.mark.slow
 def test_optional_stages(project: Path) -> None:
     """Pass rates before training, and a supervised start."""

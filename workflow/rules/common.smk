@@ -57,6 +57,18 @@ def manifest(asset):
     return f"results/assets/{PROJECT.assets[asset].kind}s/{asset}/manifest.json"
 
 
+def assets_of(variant):
+    """Everything that a variant downloads."""
+    return list(
+        dict.fromkeys(
+            [
+                *PROJECT.assets_of_prompts(variant),
+                *PROJECT.assets_of_benchmarks(variant),
+            ]
+        )
+    )
+
+
 def prompts(variant, name):
     return f"results/prompts/{PROJECT.prompts_key(variant)}/{name}"
 
@@ -149,9 +161,7 @@ def report_settings():
     """Everything the report shows, and where it lies."""
     variants = {}
     for name in PROJECT.variants:
-        assets = dict.fromkeys(
-            [*PROJECT.assets_of_prompts(name), *PROJECT.assets_of_benchmarks(name)]
-        )
+        assets = assets_of(name)
         variants[name] = {
             **files_of(name),
             "training": f"results/runs/{name}/training",

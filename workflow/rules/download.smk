@@ -13,3 +13,17 @@ rule download:
         job("workflow", "'download {wildcards.asset}'")
         + " -m openr1_repro.download --settings {params.settings:q}"
         " --output results/assets/{wildcards.kind}/{wildcards.asset}"
+
+
+rule lock:
+    input:
+        [
+            manifest(asset)
+            for asset in dict.fromkeys(
+                asset for name in PROJECT.variants for asset in assets_of(name)
+            )
+        ],
+    log:
+        "logs/lock.log",
+    shell:
+        job("workflow", "lock") + " -m openr1_repro.download.lock {input}"
