@@ -155,11 +155,11 @@ def majority(part: pl.DataFrame) -> float:
     """
     votes = (
         part.filter(pl.col("extracted").is_not_null())
-        .group_by("item", "extracted")
+        .group_by("item", "extracted", maintain_order=True)  # a sum in another order differs in its last digit
         .agg(pl.len().alias("votes"), pl.col("score").mean())
     )
     winners = votes.filter(pl.col("votes") == pl.col("votes").max().over("item"))
-    return float(winners.group_by("item").agg(pl.col("score").mean())["score"].sum() / part["item"].n_unique())
+    return float(winners.group_by("item", maintain_order=True).agg(pl.col("score").mean())["score"].sum() / part["item"].n_unique())
 
 
 # --- of two models on the same problems -----------------------------------------------------------------------------------------
