@@ -159,7 +159,10 @@ def majority(part: pl.DataFrame) -> float:
         .agg(pl.len().alias("votes"), pl.col("score").mean())
     )
     winners = votes.filter(pl.col("votes") == pl.col("votes").max().over("item"))
-    return float(winners.group_by("item", maintain_order=True).agg(pl.col("score").mean())["score"].sum() / part["item"].n_unique())
+    return float(
+        winners.group_by("item", maintain_order=True).agg(pl.col("score").mean())["score"].sum()
+        / part["item"].n_unique()
+    )
 
 
 # --- of two models on the same problems -----------------------------------------------------------------------------------------
