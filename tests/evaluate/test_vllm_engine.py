@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import polars as pl
 import psutil
@@ -20,7 +21,9 @@ SMALL = {"enforce_eager": True, "max_num_seqs": 4, "gpu_memory_utilization": 0.3
 
 
 @pytest.fixture
-def command(assets, tmp_path, settings):
+def command(assets, tmp_path, settings, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "workflow"))
+
     def make(model, **evaluate):
         chosen = settings(engine="vllm", dtype="float32", vllm=SMALL, **evaluate)
         parts = ["-m", "openr1_repro.evaluate.generate", "--settings", chosen, "--assets", assets, "--model", model]
