@@ -146,6 +146,8 @@ class Worker:
         self.gpus = gpus
         self.process = context.Process(target=_serve, args=(other, str(folder), options, gpus))
         self.process.start()
+        assert self.process.pid is not None
+        self.pid = self.process.pid
         other.close()
 
     def send(self, batch: Any) -> None:
@@ -172,7 +174,7 @@ class Worker:
         self.pipe.close()
         self.process.join(30)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid or 0, signal.SIGKILL)  # vLLM's own processes outlive a worker that was killed
+            os.killpg(self.pid, signal.SIGKILL)  # vLLM's own processes outlive a worker that was killed
         self.process.join()
 
 
