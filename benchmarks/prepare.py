@@ -12,6 +12,7 @@ import json
 import os
 import random
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -452,20 +453,24 @@ def sizes(data: Data) -> None:
 
 
 def answers(data: Data) -> None:
-    """Reading the distinct answers of 225,000 rows with math-verify: cold, then from the cache."""
+    """Reading distinct answers with math-verify: cold, then from the cache. 4,000 of those of 225,000 rows that are not plain numbers."""
     from openr1_repro.prepare.answers import canonical_answers, canonical_plain
 
     files = data.rows("main", ROWS, GENERATION_CHARS, 7)
     distinct = pl.read_parquet(files / "*.parquet", columns=["answer"])["answer"].drop_nulls().unique().sort().to_list()
-    cache = data.root / "cache"
-    seconds = []
-    for _ in range(2):
-        start = time.perf_counter()
-        canonical_answers(distinct, 10.0, cache)
-        seconds.append(time.perf_counter() - start)
-    parsed = sum(canonical_plain(a) is None for a in distinct)
-    write_row("prepare.answers_cold", "answers/s", len(distinct) / seconds[0], distinct=len(distinct), parsed=parsed)
-    write_row("prepare.answers_cached", "answers/s", len(distinct) / seconds[1], distinct=len(distinct))
+    hard = [a for a in distinct if canonical_plain(a) is None]
+    some = hard[:: len(hard) // 4_000]
+    with tempfile.TemporaryDirectory() as cache:
+        times = [(time.perf_counter(), 0.0)]
+        for _ in range(2):
+            canonical_answers(some, 10.0, Path(cache))
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            times.append((time.perf_counter(), used.ru_utime + used.ru_stime))
+    counts = {"answers": len(some), "distinct": len(distinct), "not_plain": len(hard)}
+    write_row(
+        "prepare.answers_cold", "answers/s", len(some) / (times[1][0] - times[0][0]), cpu_seconds=times[1][1], **counts
+    )
+    write_row("prepare.answers_cached", "answers/s", len(some) / (times[2][0] - times[1][0]), **counts)
 
 
 if __name__ == "__main__":
