@@ -43,8 +43,8 @@ ATTACKS = {
     "write to etc": "open('/etc/owned', 'w'); print('BREACH')",
     "write to the root": "open('/owned', 'w'); print('BREACH')",
     "write to dev": "open('/dev/owned', 'w'); print('BREACH')",
-    "overwrite the program": "open('/work/main', 'w'); print('BREACH')",
-    "write to the work folder": "open('/work/owned', 'w'); print('BREACH')",
+    "overwrite the program": "open('/box/main', 'w'); print('BREACH')",
+    "write to the work folder": "open('/box/owned', 'w'); print('BREACH')",
     "remount the root": "import ctypes; print('BREACH' if ctypes.CDLL(None).mount(b'', b'/usr', b'', 4128, b'') == 0 else '')",
     "mount a new proc": "import ctypes; print('BREACH' if ctypes.CDLL(None).mount(b'p', b'/tmp', b'proc', 0, b'') == 0 else '')",
     "change root": "import os; os.chroot('/tmp'); print('BREACH')",
@@ -163,7 +163,7 @@ def sandboxed():
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"/work/main\0" in command or command.startswith(b"bwrap\0"):
+            if b"/box/main\0" in command or command.startswith(b"bwrap\0"):
                 yield entry.name
 
 

@@ -89,7 +89,7 @@ def _verdict(outcome: Outcome, contents: dict[str, bytes]) -> dict[str, Any]:
             "output.txt": outcome.stdout,
         }  # fmt: skip
         limits = Limits(10.0)
-        paths = [f"/work/{name}" for name in ("input.txt", "correct_output.txt", "output.txt")]
+        paths = [f"/box/{name}" for name in ("input.txt", "correct_output.txt", "output.txt")]
         judged = sandbox.run([*sandbox.command("python", limits), *paths], files, b"", limits)
         score = judged.stdout.decode(errors="replace").strip() or "0"
     else:

@@ -34,14 +34,14 @@ FILE_BYTES = 64 * 2**20
 """What all files of a program may hold, in memory."""
 
 COMPILERS = {
-    "cpp": ["g++", "-x", "c++", "-std=c++17", "-O2", "-I", "/work", "-o", "/tmp/program"],
+    "cpp": ["g++", "-x", "c++", "-std=c++17", "-O2", "-I", "/box", "-o", "/tmp/program"],
 }
 COMMANDS = {
-    "python": ["PYTHON", "-I", "-S", "/work/main"],
-    "javascript": ["node", "--max-old-space-size=MEMORY", "/work/main"],
-    "cpp": ["/work/program"],
+    "python": ["PYTHON", "-I", "-S", "/box/main"],
+    "javascript": ["node", "--max-old-space-size=MEMORY", "/box/main"],
+    "cpp": ["/box/program"],
 }
-"""How a program of a language is run here; its source is /work/main, a compiled one /work/program."""
+"""How a program of a language is run here; its source is /box/main, a compiled one /box/program."""
 
 
 @dataclass(frozen=True)
@@ -91,21 +91,21 @@ def check_available() -> None:
 
 
 def command(language: str, limits: Limits) -> list[str]:
-    """The command of a program whose source or binary is under /work."""
+    """The command of a program whose source or binary is under /box."""
     values = {"PYTHON": _python(), "--max-old-space-size=MEMORY": f"--max-old-space-size={limits.memory_mb}"}
     return [values.get(word, word) for word in COMMANDS[language]]
 
 
 def compile_program(language: str, files: dict[str, bytes], limits: Limits) -> tuple[bytes | None, Outcome]:
-    """Compile /work/main, inside the sandbox too; the program leaves it as bytes, None if it does not compile."""
+    """Compile /box/main, inside the sandbox too; the program leaves it as bytes, None if it does not compile."""
     words = " ".join(COMPILERS[language])
-    script = f"{words} /work/main >&2 && cat /tmp/program"
+    script = f"{words} /box/main >&2 && cat /tmp/program"
     outcome = run(["/bin/sh", "-c", script], files, b"", limits)
     return (outcome.stdout if outcome.code == 0 else None), outcome
 
 
 def run(words: list[str], files: dict[str, bytes], stdin: bytes, limits: Limits) -> Outcome:
-    """Run ``words`` in a new sandbox, with ``files`` (name to content) read-only and executable in /work."""
+    """Run ``words`` in a new sandbox, with ``files`` (name to content) read-only and executable in /box."""
     with contextlib.ExitStack() as stack:
         data = []
         for name, content in files.items():
@@ -140,9 +140,9 @@ def _bubblewrap(words: list[str], data: list[tuple[str, int]], limits: Limits) -
     if not _python().startswith("/usr/"):
         arguments += ["--ro-bind", sys.base_prefix, sys.base_prefix]
     arguments += ["--proc", "/proc", "--dev", "/dev", "--size", str(2**20), "--tmpfs", "/dev/shm"]
-    arguments += ["--perms", "1777", "--size", str(FILE_BYTES), "--tmpfs", "/tmp", "--perms", "0755", "--dir", "/work"]
+    arguments += ["--perms", "1777", "--size", str(FILE_BYTES), "--tmpfs", "/tmp", "--perms", "0755", "--dir", "/box"]
     for name, descriptor in data:
-        arguments += ["--perms", "0555", "--ro-bind-data", str(descriptor), f"/work/{name}"]
+        arguments += ["--perms", "0555", "--ro-bind-data", str(descriptor), f"/box/{name}"]
     arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
     for name, value in {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}.items():
         arguments += ["--setenv", name, value]
