@@ -8,7 +8,12 @@ rule download:
         "logs/download/{kind}/{asset}.log",
     params:
         settings=lambda w: as_json(PROJECT.download(w.asset)),
-        code=lambda w: code_digest("download.__main__", *builder_of(w.asset)),
+        code=lambda w: code_digest(
+            "download.__main__",
+            "download.huggingface",  # started by name, not imported
+            "download.modelscope",
+            *builder_of(w.asset),
+        ),
     shell:
         job("workflow", "'download {wildcards.asset}'")
         + " -m openr1_repro.download --settings {params.settings:q}"
