@@ -1,5 +1,6 @@
 """Which gold answers a verifier can use: math-verify reads them in worker processes that die when one hangs."""
 
+import ctypes
 import logging
 import multiprocessing
 import os
@@ -142,6 +143,7 @@ def _parsed(answer: str) -> tuple[list[Any], list[Any]]:
 
 
 def _set_up_worker() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives the stage, however that ends
     resource.setrlimit(resource.RLIMIT_AS, (_WORKER_MEMORY, _WORKER_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.WARNING)  # math-verify warns on every call that it has no time limit of its own
