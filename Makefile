@@ -9,7 +9,7 @@ export PYTHONPATH := $(CURDIR)/workflow
 ENVS := uv workflow train-gpu train lighteval packages test lint
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-all bench lint lock lock-assets clean
+.PHONY: help reproduce test test-all test-gpu bench lint lock lock-assets clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,13 +40,16 @@ FILES = $$(grep -rl --include='test_*.py' $(1) tests)
 
 test: $(VENV)/.ready .envs/test/.ready  ## the suite, in minutes, without a GPU and without a hub
 	$(call PYTEST,workflow) -m 'not slow and not train_env and not lighteval_env' $(ARGS)
-	$(call PYTEST,train) -m 'not slow and train_env' $(call FILES,train_env) $(ARGS)
+	$(call PYTEST,train) -m 'not slow and not gpu and train_env' $(call FILES,train_env) $(ARGS)
 	$(call PYTEST,lighteval) -m 'not slow and lighteval_env' $(call FILES,lighteval_env) $(ARGS)
 
 test-all: $(VENV)/.ready .envs/test/.ready  ## the suite with its slow parts
 	$(call PYTEST,workflow) -m 'not train_env and not lighteval_env' $(ARGS)
-	$(call PYTEST,train) -m train_env $(call FILES,train_env) $(ARGS)
+	$(call PYTEST,train) -m 'train_env and not gpu' $(call FILES,train_env) $(ARGS)
 	$(call PYTEST,lighteval) -m lighteval_env $(call FILES,lighteval_env) $(ARGS)
+
+test-gpu: $(VENV)/.ready .envs/test/.ready  ## what only a machine with GPUs can show
+	$(call PYTEST,train-gpu) -m gpu $(call FILES,mark.gpu) $(ARGS)
 
 lint: $(VENV)/.ready .envs/lint/.ready  ## ruff, snakefmt, mypy, snakemake --lint
 	.envs/lint/bin/ruff check .

@@ -181,6 +181,15 @@ def test_gpus_that_are_not_there_are_refused_before_any_job(project: Path) -> No
     assert not (project / "results/assets/models/deepseek-r1-distill-qwen-1.5b").exists()
 
 
+def test_what_needs_no_gpu_runs_without_one(project: Path) -> None:
+    (project / "config/variants/gpu.yaml").write_text("base: tiny\ntrain:\n  grpo:\n    use_cpu: false\n")
+    done = snakemake(project, "--config", "variants=[gpu]", "--until", "prepare")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (
+        "gpu asks for 1 GPUs" in (refused := snakemake(project, "--config", "variants=[gpu]")).stdout + refused.stderr
+    )
+
+
 def test_bad_config_stops_before_any_job(project: Path) -> None:
     (project / "config/variants/bad.yaml").write_text("base: tiny\ntrain:\n  grpo:\n    learning_rat: 1\n")
     done = snakemake(project, "--config", "variants=[bad]")

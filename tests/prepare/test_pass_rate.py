@@ -13,7 +13,8 @@ HUB = Path("workflow/resources/hub").resolve()
 
 
 @pytest.mark.train_env
-def test_samples_and_rates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.gpu)])
+def test_samples_and_rates(tmp_path: Path, engine: str) -> None:
     pytest.importorskip("torch")
     folder = tmp_path / "embedded"
     folder.mkdir()
@@ -28,13 +29,21 @@ def test_samples_and_rates(tmp_path: Path) -> None:
     )
     message = pl.struct(pl.lit("user").alias("role"), pl.col("problem").alias("content"))
     rows.with_columns(pl.concat_list(message).alias("prompt")).write_parquet(prompts / "train.parquet")
-    settings = {"pass_rate": {"k": 4, "max_new_tokens": 64, "temperature": 0.7}, "gold_column": "solution"}
+    settings = {
+        "pass_rate": {"k": 4, "max_new_tokens": 64, "temperature": 0.7, "engine": engine},
+        "gold_column": "solution",
+    }
+    path = os.pathsep.join(["workflow", os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    if engine == "transformers":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    else:
+        settings["pass_rate"]["vllm"] = {"gpu_memory_utilization": 0.06}
     output = tmp_path / "rates.parquet"
     command = [
         sys.executable, "-m", "openr1_repro.prepare.pass_rate", "--settings", json.dumps(settings), "--model", str(folder),
         "--prompts", str(prompts), "--work", str(tmp_path / "work"), "--output", str(output),
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": "workflow", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     rates = pl.read_parquet(output)

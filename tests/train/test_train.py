@@ -1,10 +1,7 @@
 """The train stage as a command, on a CPU with a tiny model: resume, preemption, damage, and every way it stops with a diagnosis."""
 
-import contextlib
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,9 +13,7 @@ pytestmark = [pytest.mark.train_env, pytest.mark.timeout(1800)]  # a dozen secon
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny  # noqa: E402
-
-HERE = Path(__file__).parent
-TIMES = ("time/", "tokens_per_second", "memory/", "reward_engine/", "step_time")
+from running import children_gone, log_of, start, train, wait_for, weights_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -27,53 +22,6 @@ def inputs(tmp_path_factory):
     tiny.make_model(folder / "model")
     tiny.make_prompts(folder / "prompts")
     return folder
-
-
-def start(inputs, folder, settings):
-    """The command as a process; its output goes to ``<folder>/out.log``."""
-    folder.mkdir(exist_ok=True)
-    (folder / "settings.json").write_text(json.dumps(settings))
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONPATH": os.pathsep.join([str(HERE.parents[1] / "workflow"), str(HERE), os.environ.get("PYTHONPATH", "")]),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "openr1_repro.train", "--settings", f"@{folder}/settings.json"]
-    command += ["--model", str(inputs / "model"), "--prompts", str(inputs / "prompts")]
-    command += ["--work", str(folder / "work"), "--output", str(folder / "training")]
-    return subprocess.Popen(command, env=environment, stdout=open(folder / "out.log", "ab"), stderr=subprocess.STDOUT)
-
-
-def train(inputs, folder, settings):
-    """Run the command to its end: exit status and all it printed."""
-    status = start(inputs, folder, settings).wait(timeout=900)
-    return status, (folder / "out.log").read_text()
-
-
-def wait_for(folder, text, process, seconds=900):
-    deadline = time.time() + seconds
-    while text not in (folder / "out.log").read_text():
-        assert process.poll() is None, (folder / "out.log").read_text()
-        assert time.time() < deadline, (folder / "out.log").read_text()
-        time.sleep(0.05)
-
-
-def log_of(folder):
-    """The log without what a clock or the operating system measured."""
-    rows = [json.loads(line) for line in (folder / "training" / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith(TIMES)} for row in rows]
-
-
-def weights_of(folder):
-    return {row["name"]: row["sha256"] for row in json.loads((folder / "training" / "checkpoints.json").read_text())}
-
-
-def children_gone(folder):
-    """Whether no process of this run is left."""
-    commands = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # gone meanwhile
-            commands.append(file.read_bytes().decode(errors="replace"))
-    return not any(str(folder / "work") in command for command in commands)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 
 
-def make_model(folder: Path) -> Path:
+def make_model(folder: Path, hidden_size: int = 32) -> Path:
     """An asset (manifest.json, files/): a random Qwen2 with a byte-level BPE in Qwen2's own form."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -36,7 +36,7 @@ def make_model(folder: Path) -> Path:
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+            vocab_size=len(tokenizer), hidden_size=hidden_size, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
             num_key_value_heads=1, max_position_embeddings=256, tie_word_embeddings=True,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
         )

@@ -83,6 +83,7 @@ def main() -> None:
     arguments.log.parent.mkdir(parents=True, exist_ok=True)
     command = [python_of(arguments.env), *arguments.command]
     environment = {
+        "VLLM_NO_USAGE_STATS": "1",  # no connection that nobody asked for
         "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait make a busy machine fifty times slower
         **os.environ,
         "PYTHONUNBUFFERED": "1",

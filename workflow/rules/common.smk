@@ -114,6 +114,8 @@ def refuse_impossible():
     """Before the first job, on this machine's own executor: GPUs that a variant asks for and that are not there."""
     if not workflow.local_exec:
         return  # the cluster's scheduler knows its own machines
+    if not any(job.resources.get("gpu") for job in workflow.dag.needrun_jobs()):
+        return  # downloading and preparing for a GPU machine takes none
     there = len(gpus.visible())
     short = [
         f"{name} asks for {PROJECT.gpus(name)}"

@@ -2,8 +2,8 @@
 
 TRL's colocated engine runs in the trainer's process: scheduling, detokenization and a Python object for every token's log-probability take
 turns with the kernels. Here they run beside them: the engine has its own process, token ids are not turned into text (TRL does that itself,
-in one batch), and log-probabilities come as flat lists. Weights go over through memory that both processes map (CUDA IPC), so nothing is
-copied through the host. What the trainer gets is what TRL's own class gives it.
+in one batch), and log-probabilities stay on the GPU until all completions are done. Weights go over through memory that both processes map
+(CUDA IPC), so nothing is copied through the host. What the trainer gets is what TRL's own class gives it.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.multiprocessing.reductions import reduce_tensor
 from trl.generation.vllm_generation import VLLMGeneration
@@ -19,15 +20,16 @@ from trl.generation.vllm_generation import VLLMGeneration
 from openr1_repro.train.process import die_with_parent
 
 BUCKET_BYTES = 1 << 30
+ENGINE_PROCESS = "OPENR1_REPRO_ENGINE"
 DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
 
 
-class SharedWeights:
-    """What the engine's worker learns to do (vLLM's `worker_extension_cls`)."""
+if ENGINE_PROCESS in os.environ:  # vLLM imports this module for `TrainerExtension` before anything that takes long
+    die_with_parent()
 
-    def die_with_trainer(self) -> None:
-        """End the engine with the trainer, however that ends."""
-        die_with_parent()
+
+class TrainerExtension:
+    """What the engine's worker learns to do (vLLM's `worker_extension_cls`)."""
 
     def load_shared(self, packed: bytes) -> None:
         """Load weights from memory that the trainer shares.
@@ -44,6 +46,43 @@ class SharedWeights:
         ]
         self.model_runner.model.load_weights(weights)  # type: ignore[attr-defined]
         torch.cuda.synchronize()  # the trainer fills the buffer anew as soon as this returns
+
+    def keep_logprobs(self) -> None:
+        """From now on keep the log-probabilities of sampled tokens on the GPU for `take_logprobs`, in place of sending each step's.
+
+        Sent a step at a time they are three arrays a sequence to write, read and append in Python, which takes longer than the model does.
+        Only vLLM's second model runner, its default for dense models, has a `sample` to extend; the first one goes on sending.
+        """
+        self.kept: list[tuple[Any, ...]] = []
+        self.numbers: dict[str, int] = {}
+        sample = getattr(self.model_runner, "sample", None)  # type: ignore[attr-defined]
+        if sample is None:
+            return
+
+        def sample_and_keep(hidden_states: Any, input_batch: Any, grammar_output: Any) -> Any:
+            output, *counts = sample(hidden_states, input_batch, grammar_output)
+            if output.logprobs_tensors is not None:
+                numbers = [self.numbers.setdefault(name, len(self.numbers)) for name in input_batch.req_ids]
+                lengths = input_batch.seq_lens[: len(numbers)].clone()  # a buffer that the next step overwrites
+                logprobs = output.logprobs_tensors.logprobs[:, 0]
+                self.kept.append((numbers, lengths, output.num_sampled, output.sampled_token_ids[:, 0], logprobs))
+                output.logprobs_tensors = None
+            return output, *counts
+
+        self.model_runner.sample = sample_and_keep  # type: ignore[attr-defined]
+
+    def take_logprobs(self) -> bytes | None:
+        """What was kept since the last call, pickled, None if nothing was: an array each, a row for each sequence and step.
+
+        Before them the requests' names, then each row's index among those, the sequence's length before the sampled token, how many tokens
+        were sampled (0 in the middle of a prompt), the sampled token, its log-probability.
+        """
+        kept, names = self.kept, list(self.numbers)
+        self.kept, self.numbers = [], {}
+        if not kept:
+            return None
+        numbers, *columns = zip(*kept, strict=True)
+        return pickle.dumps((names, np.concatenate(numbers), *(torch.cat(column).cpu().numpy() for column in columns)))
 
 
 class OwnProcessEngine(VLLMGeneration):
@@ -64,9 +103,9 @@ class OwnProcessEngine(VLLMGeneration):
                 max_num_batched_tokens=8192,
                 logprobs_mode="processed_logprobs",  # after temperature and truncation: the policy that was sampled from
                 trust_remote_code=self.trust_remote_code,
-                worker_extension_cls=f"{SharedWeights.__module__}.{SharedWeights.__name__}",
+                worker_extension_cls=f"{TrainerExtension.__module__}.{TrainerExtension.__name__}",
             )
-        self.llm.collective_rpc("die_with_trainer")
+        self.llm.collective_rpc("keep_logprobs")
         self.dtype = self.llm.llm_engine.model_config.dtype
         self.buffer = torch.empty(0, dtype=self.dtype, device=self.accelerator.device)
         if self.enable_sleep_mode:
@@ -131,13 +170,50 @@ class OwnProcessEngine(VLLMGeneration):
         )
         with profiler or contextlib.nullcontext():
             outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False)
-        completions = [output.outputs[0] for output in outputs]
+            (packed,) = self.llm.collective_rpc("take_logprobs")
         if self.enable_sleep_mode:
             self.llm.sleep(level=2)
             self._llm_weights_sleeping = True
-        # With `logprobs=0` each position holds the sampled token's alone, so the flat list has one number a token.
-        logprobs = [[[value] for value in completion.logprobs.logprobs] for completion in completions]
-        return prompts, [list(completion.token_ids) for completion in completions], logprobs, None
+        completions = [output.outputs[0] for output in outputs]
+        ids = [list(completion.token_ids) for completion in completions]
+        if (
+            packed is None
+        ):  # with `logprobs=0` each position holds the sampled token's alone: one number a token in the flat list
+            logprobs = [completion.logprobs.logprobs for completion in completions]
+        else:
+            logprobs = sort_logprobs(packed, [output.request_id for output in outputs], [len(prompt) for prompt in prompts], ids)
+        return prompts, ids, [[[value] for value in row] for row in logprobs], None
+
+
+def sort_logprobs(packed: bytes, names: list[str], starts: list[int], ids: list[list[int]]) -> list[list[float]]:
+    """The log-probabilities of ``ids``, by sequence, from what `TrainerExtension.take_logprobs` kept by step.
+
+    Args:
+        packed: what it returned.
+        names: the requests' names, which vLLM's core lengthens by "-" and a random word.
+        starts: the prompts' lengths in tokens.
+        ids: the completions' token ids.
+
+    Raises:
+        RuntimeError: if what was kept does not belong to these completions.
+    """
+    requests, numbers, lengths, sampled, tokens, values = pickle.loads(packed)
+    index = {name: i for i, name in enumerate(names)}
+    numbers = np.array([index[name] if name in index else index[name.rpartition("-")[0]] for name in requests])[numbers]
+    counts = np.array([len(row) for row in ids])
+    positions = lengths - np.array(starts)[numbers]
+    # Not asked for: the last step of a partly read prompt, and a step that was under way when its sequence ended.
+    wanted = (sampled > 0) & (positions >= 0) & (positions < counts[numbers])
+    place = (np.cumsum(counts) - counts)[numbers[wanted]] + positions[wanted]
+    logprobs = np.full(counts.sum(), np.nan, dtype=np.float32)
+    logprobs[place] = values[wanted]
+    kept = np.full(counts.sum(), -1, dtype=np.int64)
+    kept[place] = tokens[wanted]
+    if not np.array_equal(kept, np.concatenate([np.array(row, dtype=np.int64) for row in ids])):
+        raise RuntimeError(
+            "the log-probabilities that vLLM kept are of other tokens than its completions: set `fast_generation: false`, and report this"
+        )
+    return [part.tolist() for part in np.split(logprobs, np.cumsum(counts)[:-1])]
 
 
 @contextlib.contextmanager
@@ -146,6 +222,7 @@ def only_gpu(index: int) -> Iterator[None]:
     before = dict(os.environ)
     named = before.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = named.split(",")[index] if named else str(index)
+    os.environ[ENGINE_PROCESS] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root(), before.get("PYTHONPATH")]))
     for name in DISTRIBUTED:
         os.environ.pop(name, None)

@@ -78,7 +78,6 @@ def serving(settings: TrainSettings, model: Path, work: Path, lease: Lease) -> I
                 **os.environ,
                 "CUDA_VISIBLE_DEVICES": devices,
                 "VLLM_SERVER_DEV_MODE": "1",
-                "VLLM_NO_USAGE_STATS": "1",
             },
             stdout=log,
             stderr=subprocess.STDOUT,
