@@ -143,7 +143,7 @@ class OwnProcessEngine(VLLMGeneration):
         """One completion for each of ``prompts`` (TRL repeats a prompt for its group).
 
         Returns:
-            As TRL's: (prompt ids, completion ids, log-probabilities as [sequence][token][1], None).
+            As TRL's: (prompt ids, completion ids, log-probabilities as [sequence][token][1] to iterate over once, None).
         """
         from vllm import SamplingParams
 
@@ -181,8 +181,12 @@ class OwnProcessEngine(VLLMGeneration):
         ):  # with `logprobs=0` each position holds the sampled token's alone: one number a token in the flat list
             logprobs = [completion.logprobs.logprobs for completion in completions]
         else:
-            logprobs = sort_logprobs(packed, [output.request_id for output in outputs], [len(prompt) for prompt in prompts], ids)
-        return prompts, ids, [[[value] for value in row] for row in logprobs], None
+            logprobs = sort_logprobs(
+                packed, [output.request_id for output in outputs], [len(prompt) for prompt in prompts], ids
+            )
+        # `zip` makes the innermost lists, one number each, as TRL takes them apart; half a million at once would keep Python's
+        # garbage collector busy for a second.
+        return prompts, ids, [zip(row) for row in logprobs], None
 
 
 def sort_logprobs(packed: bytes, names: list[str], starts: list[int], ids: list[list[int]]) -> list[list[float]]:

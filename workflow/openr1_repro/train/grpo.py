@@ -9,6 +9,7 @@ advantages, and the policy is moved towards the better completions (GRPO, arXiv:
 import argparse
 import contextlib
 import faulthandler
+import gc
 import json
 import os
 import signal
@@ -67,6 +68,7 @@ def main() -> None:
             max_steps_without_spread=settings.stop_after_steps_without_spread,
             reward_statistics=engine.statistics,
         )
+        gc.freeze()  # what is loaded by now stays: else every collection between generations walks through all of it
         trainer.train(resume_from_checkpoint=str(arguments.resume) if arguments.resume else None)
 
     if trainer.accelerator.is_main_process:
