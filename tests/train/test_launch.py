@@ -1,8 +1,11 @@
 """What accelerate is told, and when a rank counts as hung."""
 
 import os
+import socket
 import time
 
+import pytest
+from openr1_repro.stage import UserError
 from openr1_repro.train import launch
 from openr1_repro.train.settings import TrainSettings
 
@@ -38,10 +41,17 @@ def test_deepspeed_keeps_the_variant_s_keys_and_zero_3_saves_whole_models():
     }
 
 
-def test_slurm_says_which_machine_this_is(monkeypatch):
-    monkeypatch.setenv("SLURM_NODEID", "1")
-    told = config(accelerate={"num_processes": 16, "num_machines": 2, "main_process_ip": "node0"})
-    assert (told["machine_rank"], told["main_process_port"]) == (1, 29500)
+def test_several_machines_meet_at_the_job_s_first_node(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "70123")
+    told = config(accelerate={"num_processes": 16, "num_machines": 2})
+    assert (told["main_process_ip"], told["main_process_port"]) == (socket.gethostname(), 20123)
+    assert "--nodes=2" in launch.launcher(2)
+
+
+def test_several_machines_without_slurm_are_refused(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UserError, match="num_machines: 2.*profiles/slurm"):
+        launch.launcher(2)
 
 
 def test_a_rank_is_hung_when_its_last_word_is_old(tmp_path):

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("torch")
@@ -158,6 +159,21 @@ def test_a_rank_that_hangs_is_found_and_ended(inputs, tmp_path):
     assert "rank-0 has been at `step 1: rewards`" in output
     assert "in never" in output  # the stack says where
     assert children_gone(tmp_path)
+
+
+def test_reward_workers_that_die_are_replaced(inputs, tmp_path):
+    settings = tiny.settings(max_steps=6, save_steps=6)
+    settings["train"]["rewards"]["reward_funcs"] = ["tiny:digits", "accuracy"]
+    process = start(inputs, tmp_path, settings)
+    wait_for(tmp_path, "step 2/6", process)
+    workers = [
+        child for child in psutil.Process(process.pid).children(recursive=True) if "verify.py" in str(child.cmdline())
+    ]
+    for worker in workers:
+        worker.kill()
+    assert len(workers) > 1  # and what forks them
+    assert process.wait(timeout=900) == 0, (tmp_path / "out.log").read_text()
+    assert [row["rewards/accuracy/mean"] for row in log_of(tmp_path)] == [0.0] * 6  # a random model is never right
 
 
 def test_a_reward_that_fails_shows_its_traceback(inputs, tmp_path):

@@ -196,6 +196,10 @@ class Project:
         """GPUs that a variant's training and evaluation take on one machine; 0: it runs on the CPU."""
         return self.variants[variant].train.num_gpus
 
+    def gpus_of_training(self, variant: str) -> int:
+        """GPUs that a variant's training takes on all its machines."""
+        return self.gpus(variant) * self.variants[variant].train.accelerate.get("num_machines", 1)
+
     def download(self, asset: str) -> dict[str, Any]:
         """Settings of the download stage for one asset."""
         return {

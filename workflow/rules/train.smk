@@ -41,7 +41,7 @@ rule warm_start:
         "logs/warm-starts/{key}.log",
     threads: 16  # scaled down to --cores, or to --max-threads on a cluster
     resources:
-        gpu=lambda w: PROJECT.gpus(VARIANT_OF_WARM_START[w.key]),
+        gpu=lambda w: PROJECT.gpus_of_training(VARIANT_OF_WARM_START[w.key]),
     params:
         settings=lambda w: as_json(PROJECT.warm_start(VARIANT_OF_WARM_START[w.key])),
         datasets=lambda w, input: [
@@ -69,7 +69,7 @@ rule train:
         "logs/{variant}/train.log",
     threads: 16  # scaled down to --cores, or to --max-threads on a cluster
     resources:
-        gpu=lambda w: PROJECT.gpus(w.variant),
+        gpu=lambda w: PROJECT.gpus_of_training(w.variant),
     params:
         settings=lambda w: as_json(PROJECT.train(w.variant)),
         code=code_digest("train.__main__", "train.grpo"),

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,10 +41,41 @@ def accelerate_config(settings: TrainSettings) -> dict[str, Any]:
         config["distributed_type"] = "DEEPSPEED"
         # ZeRO-3 would else save shards that only DeepSpeed can read.
         config["deepspeed_config"] = {"zero3_save_16bit_model": deepspeed.get("zero_stage") == 3, **deepspeed}
-    if config["num_machines"] > 1:  # each machine runs the same command; SLURM says which one this is
-        config.setdefault("machine_rank", int(os.environ.get("SLURM_NODEID", "0")))
-        config["main_process_port"] = config["main_process_port"] or 29500
+    if config["num_machines"] > 1:
+        config.setdefault("main_process_ip", socket.gethostname())  # the supervisor runs on the job's first node
+        config["main_process_port"] = (
+            config["main_process_port"] or 20000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 10000
+        )
     return {name: value for name, value in config.items() if value is not None}
+
+
+def launcher(machines: int) -> list[str]:
+    """The command that runs accelerate's launcher here, or once on each node of this SLURM job.
+
+    Raises:
+        UserError: if there are several machines and no SLURM to start anything on them.
+    """
+    launch = "accelerate.commands.launch"
+    if machines == 1:
+        return [sys.executable, "-m", launch]
+    if "SLURM_JOB_ID" not in os.environ:
+        raise UserError(
+            f"`accelerate` → `num_machines: {machines}`: several machines are started through SLURM, and this is no SLURM job;"
+            " run with `--profile profiles/slurm` (docs/train.md, several nodes)"
+        )
+    cores = os.environ.get("SLURM_CPUS_PER_TASK")
+    return [
+        *(
+            "srun",
+            "--overlap",
+            f"--nodes={machines}",
+            f"--ntasks={machines}",
+            "--ntasks-per-node=1",
+            "--kill-on-bad-exit=1",
+        ),
+        *([f"--cpus-per-task={cores}"] if cores else []),
+        *("bash", "-c", f'exec "$0" -m {launch} --machine_rank "$SLURM_NODEID" "$@"', sys.executable),
+    ]
 
 
 @contextlib.contextmanager
@@ -106,24 +138,17 @@ def run_training(
     write_json(work / "accelerate.json", accelerate_config(settings))
     for beat in (work / "heartbeat").glob("rank-*"):
         beat.unlink()
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(work / "accelerate.json"),
-        "--quiet",
-    ]
-    command += ["-m", module, *arguments]
+    machines = settings.accelerate.get("num_machines", 1)
+    command = [*launcher(machines), "--config_file", str(work / "accelerate.json"), "--quiet", "-m", module, *arguments]
     started = time.time()
-    threads = max(1, (os.cpu_count() or 1) // settings.num_processes)
+    threads = max(1, (os.cpu_count() or 1) * machines // settings.num_processes)
     child = subprocess.Popen(
         command,
         env={
             "OMP_NUM_THREADS": str(threads),
             "TOKENIZERS_PARALLELISM": "false",
             **os.environ,
-            SUPERVISOR: str(os.getpid()),
+            **({SUPERVISOR: str(os.getpid())} if machines == 1 else {}),  # other machines have other process numbers
             **environment,
         },
         start_new_session=True,

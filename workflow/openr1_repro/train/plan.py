@@ -32,7 +32,9 @@ HALF_TOKENS = (
 FORWARD_SHARE = 0.6  # of training's rate, in the pass for the old log-probabilities: 1.3 to 1.5 s
 STEP_SECONDS = 0.0007  # decoding one token of every sequence, before weights and sequences
 SEQUENCE_SECONDS = 0.0375e-3  # a sequence's part of that with TRL's engine: 64 sequences 16,400 tokens/s, 256 23,000
-FAST_SEQUENCE_SECONDS = 0.02e-3  # with `fast_generation`: from vLLM alone (55,000 tokens/s at 256); in training 3.5 s a step for 3.5 s predicted
+FAST_SEQUENCE_SECONDS = (
+    0.02e-3  # with `fast_generation`: from vLLM alone, 55,000 tokens/s at 256; held in training (docs/train.md)
+)
 REST_SECONDS = 0.4  # rewards, padding, logging
 SYNC_SECONDS_PER_GIB = 0.1  # giving the engine new weights
 CONTEXT_GIB = 2.0  # CUDA, NCCL, kernels' workspaces
