@@ -14,12 +14,9 @@ import contextlib
 import fcntl
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from openr1_repro import stage
 from openr1_repro.download import files, hub, local
@@ -124,18 +121,9 @@ def _fetch(job: JobSettings, source: str, endpoint: str | None, work: Path) -> t
             "work": str(work),
             "pinned": bool(lock),
         }
-        with tqdm(
-            desc=job.name, unit="B", unit_scale=True, mininterval=0.2 if sys.stderr.isatty() else 10, delay=0.5
-        ) as bar:
-
-            def progress(arrived: int, total: int) -> None:
-                bar.total = total
-                bar.update(arrived - bar.n)
-
-            with_token = source != "mirror" or settings.mirrors_get_token
-            revision, entries = hub.fetch(
-                "modelscope" if source == "modelscope" else "huggingface", order, settings, with_token, choose, progress
-            )
+        module = "modelscope" if source == "modelscope" else "huggingface"
+        with_token = source != "mirror" or settings.mirrors_get_token
+        revision, entries = hub.fetch(module, order, settings, with_token, choose, job.name)
     files.check_complete([File(e["path"], e["size"]) for e in entries], asset, work / "files")
     return repository, revision, entries
 

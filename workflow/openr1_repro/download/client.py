@@ -10,6 +10,7 @@ ends by itself when its standard input closes, so that nothing outlives a killed
 import contextlib
 import dataclasses
 import email.utils
+import hashlib
 import json
 import os
 import re
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from openr1_repro.download.files import File, SourceError, WrongBytes, check, is_right, place
-from openr1_repro.stage import digest
 
 T = TypeVar("T")
 
@@ -134,7 +134,8 @@ def _bring(hub: Hub, order: Order, commit: str, file: File, count: Callable[[int
         return
     # Named by the checksum alone where there is one: what one hub began another may then finish. Without one, by hub
     # and commit.
-    key = file.sha256 or digest([order.endpoint, order.repo, commit, file.path, file.git_sha1])
+    identity = [order.endpoint, order.repo, commit, file.path, file.git_sha1]
+    key = file.sha256 or hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     draft = work / "parts" / key / file.path
     partial = draft.with_name(draft.name + ".incomplete")
     draft.parent.mkdir(parents=True, exist_ok=True)

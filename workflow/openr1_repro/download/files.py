@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from openr1_repro.download.settings import AssetSettings
+if TYPE_CHECKING:  # pydantic takes a third of the time in which a hub's client starts, and is not needed there
+    from openr1_repro.download.settings import AssetSettings
 
 # What a stage reads. Cards and licences stay at the hub: they differ from hub to hub, and nothing needs them.
 WANTED = {
@@ -60,7 +61,29 @@ def _name_trouble(path: str) -> str | None:
     return None
 
 
-def choose(files: Iterable[File], asset: AssetSettings, pinned: list[dict[str, Any]] | None) -> list[File]:
+def listing(folder: Path, within: Path | None = None) -> list[File]:
+    """Every file under ``folder``, hashed; names that begin with a dot (version control, the hubs' notes) are left out.
+
+    Raises:
+        SourceError: if there is no such folder, or a link in it leads out of it (out of ``within``, where given).
+    """
+    if not folder.is_dir():
+        raise SourceError(f"no folder {folder}")
+    home = (within or folder).resolve()
+    found = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if any(part.startswith(".") for part in name.split("/")) or path.is_dir():
+            continue
+        if not path.resolve().is_relative_to(home):
+            raise SourceError(f"{path}: a link that leads out of {folder}; put the file itself there")
+        if not path.is_file():
+            raise SourceError(f"{path}: not a plain file")
+        found.append(File(name, path.stat().st_size, digests(path)[0]))
+    return found
+
+
+def choose(files: Iterable[File], asset: "AssetSettings", pinned: list[dict[str, Any]] | None) -> list[File]:
     """The files of a repository to fetch, sorted by path; with ``pinned`` (files of a lock entry) exactly those.
 
     Raises:
@@ -106,7 +129,7 @@ def choose(files: Iterable[File], asset: AssetSettings, pinned: list[dict[str, A
     return sorted(wanted, key=lambda file: file.path)
 
 
-def _is_wanted(path: str, asset: AssetSettings) -> bool:
+def _is_wanted(path: str, asset: "AssetSettings") -> bool:
     allow = WANTED[asset.kind] if asset.allow is None else asset.allow
     ignore = asset.ignore + (UNWANTED[asset.kind] if asset.allow is None else [])
     return any(fnmatchcase(path, p) for p in allow) and not any(fnmatchcase(path, p) for p in ignore)
@@ -186,7 +209,7 @@ def place(original: Path, target: Path) -> None:
     draft.replace(target)
 
 
-def check_complete(chosen: list[File], asset: AssetSettings, folder: Path) -> None:
+def check_complete(chosen: list[File], asset: "AssetSettings", folder: Path) -> None:
     """Check that every part is there that the others' names (``train-00000-of-00010``), or a weights index, speak of.
 
     Raises:

@@ -112,12 +112,12 @@ def fetch(
     settings: DownloadSettings,
     with_token: bool,
     choose: Callable[[list[File]], list[File]],
-    progress: Callable[[int, int], None],
+    name: str,
 ) -> tuple[str, list[dict[str, Any]]]:
     """Fetch what ``choose`` picks of a repository's files into ``<order work>/files/``.
 
-    ``module`` is the client's (huggingface, modelscope); ``order`` as in ``client.Order``; ``progress(bytes, of
-    bytes)`` is called as they come. Gives the commit, and path, size and SHA-256 of every file.
+    ``module`` is the client's (huggingface, modelscope); ``order`` as in ``client.Order``; ``name`` stands at the progress
+    bar. Gives the commit, and path, size and SHA-256 of every file.
 
     Raises:
         SourceError: if the hub refuses, does not answer in ``settings.answer_seconds``, sends next to nothing for
@@ -126,6 +126,8 @@ def fetch(
     limits = {"workers": settings.workers, "retries": settings.retries, "max_wait_seconds": settings.max_wait_seconds}
     with _Client(module, _environment(settings, with_token), Path(order["work"])) as client:
         client.send(order | limits)
+        from tqdm import tqdm  # here, because the client starts meanwhile
+
         message = client.receive(120)  # until "ready": starting Python on a busy machine is not the hub's fault
         deadline = time.monotonic() + settings.answer_seconds
         while "listing" not in (message := client.receive(deadline - time.monotonic())):
@@ -136,26 +138,38 @@ def fetch(
         chosen = choose([File(**file) for file in message["listing"]])
         total = sum(file.size for file in chosen)
         client.send({"fetch": [dataclasses.asdict(file) for file in chosen]})
-        hashes: dict[str, str] = {}
-        arrived = 0
-        samples = collections.deque([(time.monotonic(), 0)])  # (when, bytes by then), over the last stall_seconds
-        while not message.get("end"):
-            message = client.receive(0.25)
-            now = time.monotonic()
-            if "wait" in message:
-                samples = collections.deque([(now + message["wait"], arrived)])
-            elif "done" in message:
-                hashes[message["done"]] = message["sha256"]
-                samples = collections.deque([(now, arrived)])
-            elif "bytes" in message:
-                arrived = message["bytes"]
-                progress(arrived, total)
-            if now - samples[-1][0] > 0.25:
-                samples.append((now, arrived))
-            while len(samples) > 1 and now - samples[1][0] >= settings.stall_seconds:
-                samples.popleft()
-            if now - samples[0][0] >= settings.stall_seconds:
-                gained = max(0, arrived - samples[0][1])
-                if gained <= settings.stall_bytes_per_second * settings.stall_seconds:
-                    raise SourceError(f"stalled: {in_words(gained)} in {settings.stall_seconds:g} s")
+        with tqdm(
+            desc=name, total=total, unit="B", unit_scale=True, mininterval=0.2 if sys.stderr.isatty() else 10, delay=0.5
+        ) as bar:
+            hashes = _watch(client, settings, bar)
         return commit, [{"path": f.path, "size": f.size, "sha256": hashes[f.path]} for f in chosen]
+
+
+def _watch(client: _Client, settings: DownloadSettings, bar: Any) -> dict[str, str]:
+    """Follow the client to its end; gives the SHA-256 of every file.
+
+    Raises:
+        SourceError: as in ``fetch``.
+    """
+    hashes: dict[str, str] = {}
+    arrived = 0
+    samples = collections.deque([(time.monotonic(), 0)])  # (when, bytes by then), over the last stall_seconds
+    while not (message := client.receive(0.25)).get("end"):
+        now = time.monotonic()
+        if "wait" in message:
+            samples = collections.deque([(now + message["wait"], arrived)])
+        elif "done" in message:
+            hashes[message["done"]] = message["sha256"]
+            samples = collections.deque([(now, arrived)])
+        elif "bytes" in message:
+            arrived = message["bytes"]
+            bar.update(arrived - bar.n)
+        if now - samples[-1][0] > 0.25:
+            samples.append((now, arrived))
+        while len(samples) > 1 and now - samples[1][0] >= settings.stall_seconds:
+            samples.popleft()
+        if now - samples[0][0] >= settings.stall_seconds:
+            gained = max(0, arrived - samples[0][1])
+            if gained <= settings.stall_bytes_per_second * settings.stall_seconds:
+                raise SourceError(f"stalled: {in_words(gained)} in {settings.stall_seconds:g} s")
+    return hashes

@@ -7,12 +7,11 @@ from the byte that is missing.
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-import httpcore
 import httpx
 from huggingface_hub import (
     HfApi,
@@ -29,13 +28,13 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
 from openr1_repro.download.client import EndedEarly, Hub, Order, serve
-from openr1_repro.download.files import File, SourceError, WrongBytes
-from openr1_repro.download.local import listing
+from openr1_repro.download.files import File, SourceError, WrongBytes, listing
 
 # Pieces as they arrive: the client's own 10 MB would show no progress on a slow line, and be lost when killed.
 constants.DOWNLOAD_CHUNK_SIZE = None  # type: ignore[assignment]
-# Read more at a time from a fast line: at 64 kB, most of the time goes into Python's part of each read.
-httpcore.HTTP11Connection.READ_NUM_BYTES = 2**19
+# Bytes read, hashed and written at a time: less, and threads that take turns cost more than the work; more, and the
+# processor's cache is too small.
+PIECE = 2**19
 
 
 def _raise_at_once(response: httpx.Response) -> None:
@@ -45,33 +44,72 @@ def _raise_at_once(response: httpx.Response) -> None:
         raise HfHubHTTPError(f"HTTP status {response.status_code}", response=response)
 
 
+class _Body(httpx.SyncByteStream):
+    """The rest of an answer's body, read from the connection itself (httpx's ``network_stream``).
+
+    On the usual way each byte is copied four times more, which costs a fast line a fifth of its speed. The connection is closed
+    after it, so this pays for large files only.
+    """
+
+    def __init__(self, response: httpx.Response):
+        assert isinstance(response.stream, httpx.SyncByteStream)
+        self.usual, self.connection = response.stream, response.extensions["network_stream"]
+        self.length = int(response.headers["Content-Length"])
+        self.timeout = response.request.extensions["timeout"]["read"]
+
+    def __iter__(self) -> Iterator[bytes]:
+        usual = iter(self.usual)  # kept: when it is dropped the connection is closed
+        data = next(usual)  # what came along with the head of the answer
+        arrived = 0
+        while data:
+            yield data
+            arrived += len(data)
+            if arrived == self.length:
+                return
+            data = self.connection.read(min(PIECE, self.length - arrived), self.timeout)
+        raise httpx.RemoteProtocolError(f"connection closed after {arrived} of {self.length} bytes")
+
+    def close(self) -> None:
+        self.usual.close()
+
+
+def _read_straight(response: httpx.Response) -> None:
+    """Have a large body read by ``_Body``."""
+    large = int(response.headers.get("Content-Length", 0)) >= PIECE // 2
+    if large and response.request.method == "GET" and response.is_success and response.http_version == "HTTP/1.1":
+        response.stream = _Body(response)
+
+
 class _Sink:
     """The partial file as ``http_get`` writes it: hashed and counted on the way, and never longer than announced.
 
-    Pieces are hashed and written a few megabytes at a time (on a busy processor, threads taking turns for each piece halve
-    the speed), but at the latest after a second, so that a kill costs no more than that.
+    Small pieces are gathered, for a second at most: a kill costs no more than that.
     """
 
     def __init__(self, stream: IO[bytes], file: File, count: Callable[[int], None]):
         self.stream, self.file, self.count = stream, file, count
         self.size, self.hash = 0, hashlib.sha256()
-        self.waiting, self.flushed = bytearray(), time.monotonic()
+        self.waiting: list[bytes] = []
+        self.gathered, self.flushed = 0, time.monotonic()
 
     def write(self, data: bytes) -> int:
         self.size += len(data)
         if self.size > self.file.size:
             raise WrongBytes(f"{self.file.path}: more bytes than the {self.file.size} announced")
         self.count(len(data))
-        self.waiting += data
-        if len(self.waiting) >= 2**22 or time.monotonic() - self.flushed > 1:
+        self.waiting.append(data)
+        self.gathered += len(data)
+        if self.gathered >= PIECE // 2 or time.monotonic() - self.flushed > 1:
             self.flush()
         return len(data)
 
     def flush(self) -> None:
-        self.hash.update(self.waiting)
-        self.stream.write(self.waiting)
+        data = b"".join(self.waiting)  # of one, that one: no copy
+        self.waiting.clear()
+        self.gathered, self.flushed = 0, time.monotonic()
+        self.hash.update(data)
+        self.stream.write(data)
         self.stream.flush()
-        self.waiting, self.flushed = bytearray(), time.monotonic()
 
     def tell(self) -> int:
         return self.size
@@ -83,7 +121,8 @@ class _Sink:
         self.stream.seek(0)
         self.stream.truncate()
         self.count(-self.size)
-        self.size, self.hash, self.waiting = 0, hashlib.sha256(), bytearray()
+        self.waiting.clear()
+        self.size, self.gathered, self.hash = 0, 0, hashlib.sha256()
 
 
 def _file(path: str, size: int, lfs: Any, blob_id: str) -> File:
@@ -97,7 +136,9 @@ def connect(order: Order) -> Hub:
     if not offline:
         timeout = httpx.Timeout(constants.HF_HUB_DOWNLOAD_TIMEOUT)
         set_client_factory(
-            lambda: httpx.Client(follow_redirects=True, timeout=timeout, event_hooks={"response": [_raise_at_once]})
+            lambda: httpx.Client(
+                follow_redirects=True, timeout=timeout, event_hooks={"response": [_raise_at_once, _read_straight]}
+            )
         )
     headers = build_hf_headers(library_name="openr1-repro")
     commit = order.revision

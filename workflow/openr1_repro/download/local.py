@@ -13,7 +13,7 @@ from typing import Any
 from uv import find_uv_bin
 
 from openr1_repro.download.client import redact
-from openr1_repro.download.files import File, SourceError, digests, is_right, place
+from openr1_repro.download.files import File, SourceError, is_right, listing, place
 from openr1_repro.download.settings import AssetSettings
 from openr1_repro.stage import digest
 
@@ -23,28 +23,6 @@ EMBEDDED_HUB = Path(__file__).parents[2] / "resources" / "hub"
 def folder_of(root: Path, asset: AssetSettings) -> Path:
     """Where the asset lies in a folder of assets."""
     return root / f"{asset.kind}s" / asset.repo.replace("/", "--")
-
-
-def listing(folder: Path, within: Path | None = None) -> list[File]:
-    """Every file under ``folder``, hashed; names that begin with a dot (version control, the hubs' notes) are left out.
-
-    Raises:
-        SourceError: if there is no such folder, or a link in it leads out of it (out of ``within``, where given).
-    """
-    if not folder.is_dir():
-        raise SourceError(f"no folder {folder}")
-    home = (within or folder).resolve()
-    found = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if any(part.startswith(".") for part in name.split("/")) or path.is_dir():
-            continue
-        if not path.resolve().is_relative_to(home):
-            raise SourceError(f"{path}: a link that leads out of {folder}; put the file itself there")
-        if not path.is_file():
-            raise SourceError(f"{path}: not a plain file")
-        found.append(File(name, path.stat().st_size, digests(path)[0]))
-    return found
 
 
 def fetch(

@@ -1,4 +1,5 @@
-"""ModelScope through ``modelscope``: run by ``client.py``'s protocol."""
+"""ModelScope through ``modelscope_hub``, the client inside ``modelscope`` (its command is this too, and it starts in half
+the time): run by ``client.py``'s protocol."""
 
 import os
 import re
@@ -6,14 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modelscope.hub.api import HubApi
-from modelscope.hub.callback import ProgressCallback
-from modelscope_hub import _download
+from modelscope_hub import HubApi, ProgressCallback, _download
 from modelscope_hub.errors import FileIntegrityError, FileSizeMismatchError
 
 from openr1_repro.download.client import Hub, Order, serve
-from openr1_repro.download.files import File, SourceError, WrongBytes
-from openr1_repro.download.local import listing
+from openr1_repro.download.files import File, SourceError, WrongBytes, listing
 
 # Wrong bytes are a reason to ask the next source, not to ask for the same again in silence.
 _download.DOWNLOAD_HASH_RETRY_TIMES = _download.DOWNLOAD_SIZE_RETRY_TIMES = 1
