@@ -3,13 +3,17 @@
 ``python -m tests.download.faults`` runs every row and writes the table of docs/download.md; test_faults.py checks the rows.
 """
 
+import contextlib
+import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from pathlib import Path
 
 from .conftest import ROOT, Job, model_files, repository
@@ -24,7 +28,8 @@ WANTED = {path: data for path, data in FILES.items() if path != "README.md"}
 class Row:
     """One fault: ``arrange(faulty hub, job)`` switches it on at hub ``at``, which is asked first; the other hub is sound.
 
-    ``everything``: take every file, whatever its name. ``gives``: where the asset comes from in the end ("same", "other", None); ``reads``: what the user reads (a pattern).
+    ``everything``: take every file, whatever its name. ``gives``: where the asset comes from in the end ("same", "other", None); ``reads``: what the user reads (a pattern);
+    ``after``, ``within``: how many seconds it takes at least and at most; ``mounts``: it needs a user who may mount a disk.
     """
 
     what: str
@@ -32,8 +37,10 @@ class Row:
     arrange: Callable[[Hubs, Job], None]
     reads: str
     gives: str | None = "other"
+    after: float = 0
     within: float = 90
     everything: bool = False
+    mounts: bool = False
     slow: bool = False
 
 
@@ -57,6 +64,13 @@ def answer(status: int, headers: dict[str, str] | None = None) -> Callable[[Hand
     )
 
 
+def later(seconds: float) -> Callable[[Handler, Blob], None]:
+    """429 with a Retry-After that is a date."""
+    return lambda handler, blob: answer(429, {"Retry-After": formatdate(time.time() + seconds, usegmt=True)})(
+        handler, blob
+    )
+
+
 def instead(change: Callable[[bytes], bytes], **how: object) -> Callable[[Handler, Blob], None]:
     """Send a changed file as if it were the file."""
 
@@ -76,6 +90,18 @@ def endless(handler: Handler, blob: Blob) -> None:
     handler.close_connection = True
     while True:
         handler.wfile.write(bytes(2**16))
+
+
+def endless_list(handler: Handler, blob: Blob) -> None:
+    """A listing that goes on for ever, as fast as the line allows."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Connection", "close")
+    handler.end_headers()
+    handler.close_connection = True
+    handler.wfile.write(b'{"Code": 200, "sha": "' + b"c0ffeec0" * 5 + b'", "siblings": [')
+    while True:
+        handler.wfile.write(b'{"rfilename": "config.json", "size": 2}, ' * 2**14)
 
 
 def drip(handler: Handler, blob: Blob) -> None:
@@ -143,6 +169,29 @@ def only(files: dict[str, bytes]) -> Callable[[Hubs, Job], None]:
     return lambda hub, job: hub.repositories.update({"models/org/tiny": repository(files)})
 
 
+def can_mount() -> bool:
+    """Whether this user may mount a disk of a size of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True).returncode:
+            return False
+        subprocess.run(["umount", folder], check=True)
+    return True
+
+
+def fills(hub: Hubs, job: Job) -> None:
+    """The asset's folder is a disk of 2 MB, which something else fills up when the second shard is asked for."""
+    job.output.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", job.output], check=True)
+
+    def fill(handler: Handler, blob: Blob) -> bool:
+        with open(job.output / "other", "ab", buffering=0) as stream, contextlib.suppress(OSError):
+            while stream.write(bytes(4096)):
+                pass
+        return True
+
+    hub.faults.append(Fault("storage", fill, SHARD))
+
+
 def both(row: Row, **other: object) -> list[Row]:
     """The same at either hub; ``other`` is what differs at ModelScope."""
     return [row, Row(**{**vars(row), "at": "modelscope", **other})]  # type: ignore[arg-type]
@@ -161,6 +210,8 @@ ROWS = [
     *both(Row("429 for the list once, Retry-After: 1", H, on("list", answer(429, SOON), times=1), "tiny: 5 files", "same")),
     *both(Row("429, Retry-After: 600", H, on("list", answer(429, {"Retry-After": "600"})), "429: .*asks to wait 600 s"), slow=True),
     *both(Row("429 without end", H, on("storage", answer(429, {"Retry-After": "0"}), SHARD), "429: too many requests"), slow=True),
+    *both(Row("429 once, Retry-After a date in 3 s", H, on("storage", later(3), SHARD, times=1), "tiny: 5 files", "same", after=2)),
+    *both(Row("429, Retry-After a date in 10 minutes", H, on("list", later(600)), r"429: .*asks to wait (600|59\d) s"), slow=True),
     *both(Row("500 twice, then well", H, on("storage", answer(500), SHARD, times=2), "tiny: 5 files", "same")),
     *both(Row("500 without end", H, on("storage", answer(500), SHARD), "500: the hub is in trouble"), slow=True),
     *both(Row("503 for the list without end", H, on("list", answer(503)), "503: the hub is in trouble"), slow=True),
@@ -173,6 +224,7 @@ ROWS = [
     *both(Row("endless file", H, on("storage", endless, SHARD), f"{SHARD}: (more bytes than|wrong length)")),
     Row("hash header contradicts the list", H, on("head", wrong_etag, SHARD), f"{SHARD}: announced with two hashes"),
     *both(Row("list has a wrong hash", H, listed(SHARD, sha256="0" * 64), f"{SHARD}: (announced with two hashes|wrong bytes)")),
+    *both(Row("endless listing", H, on("list", endless_list), "its listing does not end")),
     *both(Row("redirects in a loop, for the list", H, on("list", loop), "redirects without end")),
     *both(Row("redirects in a loop, for a file", H, on("storage", loop, SHARD), "redirects without end")),
     Row("a listed file is missing", H, on("head", answer(404), SHARD), "404: no such repository, revision or file"),
@@ -188,6 +240,7 @@ ROWS = [
     *both(Row("names that differ only in case", H, named("Config.json"), "hostile file names: 'config.json' and 'Config.json'"), slow=True),
     *both(Row("a file that is also a folder", H, named("config.json/x.json"), "hostile file names: 'config.json'", everything=True), slow=True),
     *both(Row("a file of 80 TB", H, listed(SHARD, size=8 * 10**13), "needs 80 TB, only .* are free"), slow=True),
+    *both(Row("the disk fills in the middle of a file", H, fills, "the disk is full\n.*needs .*, only 0 B are free", gives=None, mounts=True)),
     *both(Row("a file of −1 bytes", H, listed(SHARD, size=-1), f"{SHARD}: absurd size -1"), slow=True),
     Row("a link in the repository", "modelscope", listed(SHARD, mode="40960"), f"{SHARD}: a link"),
     *both(Row("a part missing from the weights", H, only({k: v for k, v in FILES.items() if k != SHARD}), f"{SHARD} is missing"), slow=True),
@@ -216,6 +269,8 @@ def run(row: Row, folder: Path) -> Outcome:
     left = f"whole, from {manifest['source']}" if manifest else "no manifest"
     left += f"; partial: {', '.join(partial)}" if partial else ""
     left += f"; STRAY {strays}" if strays else ""
+    if os.path.ismount(job.output):
+        subprocess.run(["umount", job.output], check=True)
     return Outcome(said, manifest and manifest["source"], seconds, left, job.files() if manifest else {})
 
 

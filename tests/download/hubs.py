@@ -98,7 +98,6 @@ class Hubs:
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.rate = 0.0
-        self.page_size: int | None = None
         self.server = Server(("127.0.0.1", port), Handler)
         self.server.hubs = self
         self.port = self.server.server_address[1]

@@ -1,16 +1,20 @@
 """What the download stage promises, through its command, with the hubs' own clients against hubs on loopback."""
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 import zipfile
 
+import psutil
 import pytest
 
+from . import faults
 from .conftest import ROOT, Job, environment, model_files, repository
 from .hubs import Fault, Hubs
 
@@ -326,3 +330,55 @@ def test_dead_network_costs_little(job):
         process.communicate()
         connection.close()
         assert process.returncode == 0
+
+
+def endless_pages(handler, blob):
+    """Each page of a data set's tree is full, whichever is asked for."""
+    number, size = int(handler.query["PageNumber"]), int(handler.query["PageSize"])
+    files = [{"Path": f"{number}/{i}.json", "Name": f"{i}.json", "Type": "blob", "Size": 2} for i in range(size)]
+    handler.send_json({"Code": 200, "Success": True, "Data": {"Files": files, "TotalCount": 10**9}})
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "endless", "reads"),
+    [
+        ("huggingface", "model", faults.endless_list, "its listing does not end"),
+        ("modelscope", "model", faults.endless_list, "its listing does not end"),
+        ("modelscope", "dataset", endless_pages, "no answer in 4 s|its listing does not end"),
+    ],
+)
+def test_listing_without_end_takes_little_memory_and_time(job, hubs, source, kind, endless, reads):
+    for hub in hubs:
+        hub.repositories[f"{kind}s/org/tiny"] = repository({})
+        hub.faults.append(Fault("list", endless))
+    job.asset |= {"kind": kind, "sources": [source]}
+    job.download["answer_seconds"] = 4
+    start, peak = time.monotonic(), 0
+    process = job.start()
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            peak = max(peak, sum(each.memory_info().rss for each in everyone))
+        time.sleep(0.02)
+    assert time.monotonic() - start < 15
+    assert peak < 700e6  # the bound of client.LISTING_MEMORY, and both processes themselves
+    assert re.search(reads, process.communicate()[1])
+
+
+@pytest.mark.skipif(not faults.can_mount(), reason="this user may not mount a disk")
+def test_full_disk_made_free_goes_on(job, hubs):
+    """What arrived before the disk was full is not fetched again."""
+    faults.fills(hubs[0], job)
+    try:
+        job.download["workers"] = 1
+        job.run(status=1)
+        done = {p.name for p in (job.output / ".work/files").iterdir()}
+        assert "model-00001-of-00003.safetensors" in done
+        (job.output / "other").unlink()
+        hubs[0].faults.clear()
+        hubs[0].requests.clear()
+        job.run()
+        assert job.files() == WANTED
+        assert not done & {r.path for r in hubs[0].requests if r.method == "GET"}
+    finally:
+        subprocess.run(["umount", job.output], check=True)

@@ -10,7 +10,9 @@ from . import faults
 @pytest.fixture(scope="module")
 def outcomes(request, tmp_path_factory):
     """The selected rows, several at a time: they mostly wait."""
-    rows = [item.callspec.params["row"] for item in request.session.items if item.originalname == "test_fault"]
+    items = [item for item in request.session.items if item.originalname == "test_fault"]
+    rows = [item.callspec.params["row"] for item in items]
+    rows = [row for row in rows if not row.mounts or faults.can_mount()]
     found = faults.run_all(rows, tmp_path_factory.mktemp("faults"))
     return {(row.what, row.at): outcome for row, outcome in zip(rows, found, strict=True)}
 
@@ -24,13 +26,18 @@ def outcomes(request, tmp_path_factory):
     ],
 )
 def test_fault(outcomes, row):
+    if (row.what, row.at) not in outcomes:
+        pytest.skip("this user may not mount a disk")
     outcome = outcomes[row.what, row.at]
     other = "modelscope" if row.at == "huggingface" else "huggingface"
     assert re.search(row.reads, outcome.said), outcome.said
     assert outcome.source == {"same": row.at, "other": other, None: None}[row.gives]
-    assert outcome.files == faults.WANTED or "moves midway" in row.what or row.everything
-    assert outcome.left == f"whole, from {outcome.source}"
-    assert outcome.seconds < row.within
+    assert row.after < outcome.seconds < row.within
+    if row.gives is None:
+        assert outcome.left.startswith("no manifest")
+    else:
+        assert outcome.files == faults.WANTED or "moves midway" in row.what or row.everything
+        assert outcome.left == f"whole, from {outcome.source}"
 
 
 def test_enough_rows():

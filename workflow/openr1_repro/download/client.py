@@ -10,14 +10,16 @@ ends by itself when its standard input closes, so that nothing outlives a killed
 import contextlib
 import dataclasses
 import email.utils
+import errno
 import hashlib
 import json
 import os
 import re
+import resource
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,9 @@ from typing import Any, TypeVar
 from openr1_repro.download.files import File, SourceError, WrongBytes, check, is_right, place
 
 T = TypeVar("T")
+
+# Of the process while it lists a repository, in bytes: enough for 100,000 files.
+LISTING_MEMORY = 2**29
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,8 @@ def serve(connect: Callable[[Order], Hub]) -> None:
     tell(ready=True)
     try:
         hub = connect(order)
-        commit, found = _persistent(hub.list, order, listing=True)
+        with _little_memory():
+            commit, found = _persistent(hub.list, order, listing=True)
         tell(listing=[dataclasses.asdict(file) for file in found], commit=commit)
         answer = sys.stdin.readline()
         if not answer:
@@ -115,6 +121,18 @@ def serve(connect: Callable[[Order], Hub]) -> None:
         tell(error=str(failure), again=failure.again)
     # Threads may sit in a read that never returns.
     os._exit(0)
+
+
+@contextlib.contextmanager
+def _little_memory() -> Iterator[None]:
+    """Both clients gather a listing in memory, whatever its size: bound it here (Linux does, other systems do not)."""
+    usual, most = resource.getrlimit(resource.RLIMIT_DATA)
+    with contextlib.suppress(ValueError):  # a stricter limit is there already
+        resource.setrlimit(resource.RLIMIT_DATA, (LISTING_MEMORY, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (usual, most))
 
 
 def _end_with_parent() -> None:
@@ -224,12 +242,16 @@ def explain(error: BaseException) -> str:
         return _MEANING[status]
     if status is not None:
         return f"{status}: the hub is in trouble" if status >= 500 else f"HTTP status {status}"
-    chain: list[str] = []
+    chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and len(chain) < 8:
-        chain.append(str(cause))
+        chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    text = " ".join(chain)
+    if any(isinstance(cause, MemoryError) for cause in chain):
+        return f"its listing does not end, or needs more than {LISTING_MEMORY >> 20} MB of memory"
+    if any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in chain):
+        return "the disk is full"
+    text = " ".join(map(str, chain))
     if "JSONDecode" in type(error).__name__:
         return "not a hub's answer (a network's sign-in page?)"
     if re.search(r"Name or service not known|name resolution|No address|nodename|getaddrinfo|NameResolution", text):
