@@ -13,7 +13,7 @@ def outcomes(request, tmp_path_factory):
     items = [item for item in request.session.items if item.originalname == "test_fault"]
     rows = [item.callspec.params["row"] for item in items]
     rows = [row for row in rows if not row.mounts or faults.can_mount()]
-    found = faults.run_all(rows, tmp_path_factory.mktemp("faults"))
+    found = faults.run_all(rows, tmp_path_factory.mktemp("faults"), at_once=8)
     return {(row.what, row.at): outcome for row, outcome in zip(rows, found, strict=True)}
 
 
