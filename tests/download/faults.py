@@ -267,7 +267,7 @@ def run(row: Row, folder: Path) -> Outcome:
     strays = [p for p in folder.rglob("*evil*") if p.is_file()]
     partial = sorted(p.name for p in (job.output / ".work").rglob("*") if p.is_file())
     left = f"whole, from {manifest['source']}" if manifest else "no manifest"
-    left += f"; partial: {', '.join(partial)}" if partial else ""
+    left += f"; waiting in .work: {', '.join(partial)}" if partial else ""
     left += f"; STRAY {strays}" if strays else ""
     if os.path.ismount(job.output):
         subprocess.run(["umount", job.output], check=True)
@@ -281,9 +281,10 @@ def run_all(rows: list[Row], folder: Path, at_once: int = 4) -> list[Outcome]:
 
 
 def reads(outcome: Outcome) -> str:
-    """The line that says why a hub was left; where none was, the last line."""
-    lines = [line for line in outcome.said.splitlines() if line.startswith("tiny: ")]
-    return re.sub(r" \(http://[^)]*\)| in /\S+", "", lines[0].removeprefix("tiny: "))
+    """The lines that say why a hub was left; where none was, the last line."""
+    lines = [line.removeprefix("tiny: ") for line in outcome.said.splitlines() if line.startswith("tiny: ")]
+    why = "; ".join(lines[:-1] if outcome.source else lines) or lines[-1]
+    return re.sub(r" \(http://[^)]*\)| in /\S+", "", why)
 
 
 def main() -> None:
