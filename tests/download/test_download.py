@@ -1,13 +1,16 @@
 """What the download stage promises, through its command, with the hubs' own clients against hubs on loopback."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -44,10 +47,11 @@ def wait_for_the_dead(folder):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def dead_network(tmp_path_factory):
+def dead_network(request, tmp_path_factory):
     """Begun with the first test here, asked by the last: ten seconds of waiting that cost none."""
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(wait_for_the_dead, tmp_path_factory.mktemp("dead"))
+        asked = any(item.name == "test_dead_network_costs_little" for item in request.session.items)
+        yield pool.submit(wait_for_the_dead, tmp_path_factory.mktemp("dead")) if asked else None
 
 
 @pytest.mark.parametrize("source", ["huggingface", "modelscope"])
@@ -166,6 +170,19 @@ def test_package_source(tmp_path):
     job.output = job.folder / "again"
     job.asset["package"]["builder"] = "toy:no_such"
     assert "package: AttributeError" in job.run(status=1)
+
+
+def test_package_source_opens_no_connection_offline(tmp_path):
+    (tmp_path / "packages.txt").write_text(f"toy==1.5 --hash=sha256:{'0' * 64}\n")
+    job = Job(tmp_path)
+    package = {"requirement": "toy", "builder": "toy:build", "requirements": str(tmp_path / "packages.txt")}
+    job.asset |= {"sources": ["package"], "package": package}
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        job.env = {"HF_HUB_OFFLINE": "1", "UV_DEFAULT_INDEX": f"http://127.0.0.1:{index.getsockname()[1]}/simple"}
+        assert "package: " in job.run(status=1)
+        index.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            index.accept()
 
 
 @pytest.mark.parametrize("first", ["huggingface", "modelscope"])
@@ -298,8 +315,9 @@ def test_the_hubs_own_cache_is_used(job, hubs):
         assert not hub.requests
 
 
-def test_offline_without_the_asset_opens_nothing(job, hubs):
-    job.env["HF_HUB_OFFLINE"] = "1"
+@pytest.mark.parametrize("wish", [{"HF_HUB_OFFLINE": "on"}, {"TRANSFORMERS_OFFLINE": "1"}])
+def test_offline_without_the_asset_opens_nothing(job, hubs, wish):
+    job.env |= wish
     said = job.run(status=1)
     assert "huggingface" in said
     assert "modelscope" in said
@@ -329,6 +347,20 @@ def test_token_goes_to_its_hub_and_nowhere_else(job, hubs):
     assert not any(r.authorization for hub in hubs for r in hub.requests if r.route == "storage")
 
 
+def test_token_of_a_login_is_used_and_hidden(job, hubs):
+    """As ``hf auth login`` stores it; a message that repeats it is shown without."""
+    token = "hf_" + "S3cret" * 6
+    stored = job.folder / "home/.cache/huggingface/token"
+    stored.parent.mkdir(parents=True)
+    stored.write_text(token)
+    hubs[0].repositories["models/org/tiny"].gated = True
+    hubs[0].faults.append(Fault("list", lambda handler, blob: handler.send_json({"error": token}, 418)))
+    said = job.run()
+    assert "huggingface" in said
+    assert token in hubs[0].requests[0].authorization
+    assert "S3cret" not in job.everything
+
+
 def test_gated_repository_without_a_token(job, hubs):
     for hub in hubs:
         hub.repositories["models/org/tiny"].gated = True
@@ -346,6 +378,24 @@ def test_two_downloads_of_one_asset_wait_for_each_other(job, hubs):
     assert "waiting for another download" in "".join(out for out, _ in said)
     assert job.files() == WANTED
     assert hubs[0].bytes_sent("0000") == 900_000
+
+
+def test_progress_on_a_terminal(job, hubs):
+    """Bytes, time left, speed."""
+    hubs[0].rate = 200_000
+    terminal, end = os.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    home = job.folder / "home"
+    home.mkdir()
+    process = subprocess.Popen(job.command(), cwd=job.folder, env=environment(home), stderr=end)
+    os.close(end)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal's other side ends
+        while piece := os.read(terminal, 4096):
+            shown += piece
+    os.close(terminal)
+    assert process.wait() == 0
+    assert re.search(rb"tiny: +\d+%.* \d+k/900k \[00:0\d<00:0\d, +[\d.]+kB/s\]", shown), shown
 
 
 def endless_pages(handler, blob):

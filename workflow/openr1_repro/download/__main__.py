@@ -138,7 +138,7 @@ def _in_place(job: JobSettings, output: Path) -> dict[str, Any] | None:
     entries = note["manifest"]["files"]
     if note["asset"] != _identity(job) or (job.lock and job.lock["files"] != entries):
         return None
-    right = all(files.is_right(output / "files" / e["path"], File(e["path"], e["size"], e["sha256"])) for e in entries)
+    right = all(files.verified(output / "files" / e["path"], File(e["path"], e["size"], e["sha256"])) for e in entries)
     return note["manifest"] if right else None
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openr1_repro.download.files import File, SourceError, WrongBytes, check, is_right, place
+from openr1_repro.download.files import File, SourceError, WrongBytes, check, place, verified
 
 T = TypeVar("T")
 
@@ -144,11 +144,13 @@ def _bring(hub: Hub, order: Order, commit: str, file: File, count: Callable[[int
     """Have ``file``, checked, at ``work/files/<path>``."""
     work = Path(order.work)
     target = work / "files" / file.path
-    if not is_right(target, file) and (cached := hub.cached(file)) and is_right(cached.resolve(), file):
+    sha256 = verified(target, file)
+    if not sha256 and (cached := hub.cached(file)):
         place(cached, target)
-    if is_right(target, file):
+        sha256 = verified(target, file)
+    if sha256:
         count(file.size)
-        tell(done=file.path, sha256=check(target, file))
+        tell(done=file.path, sha256=sha256)
         return
     # Named by the checksum alone where there is one: what one hub began another may then finish. Without one, by hub
     # and commit.

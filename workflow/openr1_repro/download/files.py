@@ -182,16 +182,15 @@ def check(path: Path, file: File) -> str:
     return sha256
 
 
-def is_right(path: Path, file: File) -> bool:
-    """Whether ``path`` is a plain file that holds what was announced, by hash; without a hash nothing is taken on
-    trust."""
+def verified(path: Path, file: File) -> str | None:
+    """SHA-256 of ``path`` if it is a plain file that holds what was announced, else None; without a hash nothing is
+    taken on trust."""
     if path.is_symlink() or not path.is_file() or not (file.sha256 or file.git_sha1):
-        return False
+        return None
     try:
-        check(path, file)
+        return check(path, file)
     except SourceError:
-        return False
-    return True
+        return None
 
 
 def place(original: Path, target: Path) -> None:

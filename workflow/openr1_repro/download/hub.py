@@ -19,13 +19,9 @@ from openr1_repro.download.settings import DownloadSettings
 
 
 def offline() -> bool:
-    """Whether the user wants no connection opened (``HF_HUB_OFFLINE``)."""
-    return (os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "").upper() in (
-        "1",
-        "ON",
-        "YES",
-        "TRUE",
-    )
+    """Whether the user wants no connection opened: ``HF_HUB_OFFLINE``, or its older name."""
+    wish = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return wish.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _environment(settings: DownloadSettings, with_token: bool) -> dict[str, str]:
@@ -49,7 +45,11 @@ def _environment(settings: DownloadSettings, with_token: bool) -> dict[str, str]
         "MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": str(7 * 24 * 3600),
         "MODELSCOPE_DOWNLOAD_FILE_LOCK": "false",  # the working folder has a lock already
     }
-    return environment if with_token else environment | {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+    if offline():  # also for ModelScope's client, which has no such variable
+        environment["HF_HUB_OFFLINE"] = "1"
+    if not with_token:
+        environment["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
+    return environment
 
 
 class _Client:

@@ -13,7 +13,8 @@ from typing import Any
 from uv import find_uv_bin
 
 from openr1_repro.download.client import redact
-from openr1_repro.download.files import File, SourceError, is_right, listing, place
+from openr1_repro.download.files import File, SourceError, listing, place, verified
+from openr1_repro.download.hub import offline
 from openr1_repro.download.settings import AssetSettings
 from openr1_repro.stage import digest
 
@@ -40,7 +41,7 @@ def fetch(
         repository, revision = asset.repo, None
     chosen = choose(listing(origin))
     for file in chosen:
-        if not is_right(work / "files" / file.path, file):
+        if not verified(work / "files" / file.path, file):
             place(origin / file.path, work / "files" / file.path)
     entries = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in chosen]
     return repository, revision or f"content-{digest(entries)}", entries
@@ -65,7 +66,7 @@ def _build(asset: AssetSettings, destination: Path) -> tuple[str, str, Path]:
         folder.mkdir(parents=True)
     # A lock is complete: resolving it again (as `uv run --with-requirements` does) would bring back what it leaves out.
     install = [find_uv_bin(), "pip", "install", "--quiet", "--python", sys.executable, "--target", str(site)]
-    install += ["--no-deps", "--require-hashes", "-r", package.requirements]
+    install += ["--no-deps", "--require-hashes", "-r", package.requirements, *(["--offline"] if offline() else [])]
     build = [sys.executable, "-c", _BUILD, str(destination), package.builder, json.dumps(package.options)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(site), str(Path(__file__).parents[2])))}
     for command in (install, build):

@@ -19,7 +19,7 @@ _download.DOWNLOAD_HASH_RETRY_TIMES = _download.DOWNLOAD_SIZE_RETRY_TIMES = 1
 
 def connect(order: Order) -> Hub:
     """The hub that ``order`` names."""
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"  # as hub.py sets it, whatever the user wrote
     api: Any = HubApi(endpoint=order.endpoint)
     revision = order.revision
 
