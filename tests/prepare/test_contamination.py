@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from openr1_repro.prepare.contamination import contaminated, word_ngrams
+from openr1_repro.prepare.contamination import Benchmarks, word_ngrams
 from openr1_repro.prepare.settings import Contamination
 from openr1_repro.prepare.text import normal_form
 
@@ -18,7 +18,7 @@ NGRAMS_ONLY = Contamination(containment_chars=None)
 
 def verdicts(problems: list[str], benchmarks: dict[str, list[str]], settings: Contamination) -> list[str | None]:
     rows = pl.DataFrame({"problem": problems}).with_columns(normal_form(pl.col("problem")).alias("normal"))
-    return contaminated(rows, benchmarks, settings).to_list()
+    return Benchmarks(benchmarks, settings).find(rows).to_list()
 
 
 def awkward_rows(count: int) -> tuple[list[str], dict[str, list[str]]]:

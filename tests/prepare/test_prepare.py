@@ -249,6 +249,36 @@ def test_mixture_and_columns(world: World) -> None:
     assert sheep["solution"].null_count() == 50 and sheep["uuid"].n_unique() == 50
 
 
+def test_every_row_finds_its_long_columns_again(world: World) -> None:
+    """More rows than a row group of the output, out of several files, in random order."""
+    for file in range(3):
+        rows = [row(f"Count {n} sheep.", str(n), correctness_count=n) for n in range(file, 12_000, 3)]
+        world.dataset([r | {"uuid": f"u{r['answer']}"} for r in rows], file=f"data/{file}.parquet")
+    kept = ["correctness_count", "messages", "uuid"]
+    train = world.run(keep_columns=kept, near_duplicates=None, max_prompt_tokens=None, **FAST).train
+    number = pl.col("answer")
+    assert train.height == 12_000
+    assert train.select((pl.format("Count {} sheep.", number) == pl.col("problem")).all()).item()
+    assert train.select((pl.format("We see it is {}.", number) == pl.col("solution")).all()).item()
+    assert train.select((pl.format("u{}", number) == pl.col("uuid")).all()).item()
+    assert train.select((number.cast(pl.Int64) == pl.col("correctness_count")).all()).item()
+    assert train["messages"].list.first().struct.field("content").equals(train["problem"])
+
+
+def test_kept_columns_of_several_types(world: World) -> None:
+    paths = [world.dataset([row(f"Count {n} {name}.", uuid=f"{name}{n}") for n in range(3)], name) for name in "ab"]
+    table = pq.read_table(paths[1])
+    index = table.column_names.index("correctness_count")
+    pq.write_table(table.set_column(index, "correctness_count", pa.array([1.5, None, 2.5])), paths[1])
+    parts = {"datasets": [{"asset": "a"}, {"asset": "b"}], "keep_columns": ["correctness_count"]}
+    train = world.run(**parts, **FAST).train.sort("uuid")
+    assert train["correctness_count"].to_list() == [1.0, 1.0, 1.0, 1.5, None, 2.5]
+    pq.write_table(table.set_column(index, "correctness_count", pa.array([["one"]] * 3)), paths[1])
+    message = refused(world, **parts)
+    assert f"{paths[1]}: column 'correctness_count' is List(String), elsewhere Int64" in message
+    assert "prepare.keep_columns" in message
+
+
 def test_draws_do_not_move_when_rows_are_added(world: World) -> None:
     world.dataset(sums(60))
     before = world.run(sample={"size": 30}, **FAST).train["uuid"].to_list()

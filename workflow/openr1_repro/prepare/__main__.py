@@ -9,6 +9,7 @@ The same files, settings and library versions give the same bytes, whatever the 
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,11 @@ from openr1_repro.stage import (
 
 from .answers import answer_form, canonical_answers
 from .card import render_card
-from .contamination import contaminated
+from .contamination import Benchmarks
 from .duplicates import clusters, contradictory, preference, repeats
 from .filters import empty, lists_choices, not_among, not_in_band, not_self_contained, unusable_text
 from .funnel import Funnel, record
+from .look import look_at_problems, problems_of
 from .prompts import PromptCounter, write_prompts, write_table
 from .read import read_problems, read_rows
 from .select import held_back, lottery, not_drawn, not_sampled
@@ -69,12 +71,20 @@ def prepare(
         name: read_problems(assets / "datasets" / b.dataset / "files", b.files, b.problem_column)
         for name, b in stage.benchmarks.items()
     }
-    rows = pl.concat([read_rows(part, position, assets, settings) for position, part in enumerate(settings.datasets)])
+    marks = {"no_problem": empty("problem")}
+    if settings.self_contained:
+        marks["not_self_contained"] = not_self_contained()
+    if settings.choices == "drop":
+        marks["lists_choices"] = lists_choices()
+    rows = pl.concat(
+        [read_rows(part, position, assets, settings, marks) for position, part in enumerate(settings.datasets)]
+    )
+    texts = functools.partial(problems_of, settings.datasets, assets)
     counts_in = [rows.filter(pl.col("part") == position).height for position in range(len(settings.datasets))]
     funnel = Funnel()
 
     # What the data set says about itself.
-    rows = funnel.drop(rows, "empty problem", "datasets", empty("problem"))
+    rows = funnel.drop(rows, "empty problem", "datasets", pl.col("no_problem"))
     rows = funnel.drop(rows, "empty answer", "datasets", empty("answer"))
     if settings.require_solution:
         no_solution = pl.when(pl.col("solution_chars").fill_null(0) == 0).then(pl.lit("no solution"))
@@ -92,9 +102,10 @@ def prepare(
 
     # What the text says.
     if settings.self_contained:
-        rows = funnel.drop(rows, "self-contained", "self_contained", not_self_contained())
+        rows = funnel.drop(rows, "self-contained", "self_contained", pl.col("not_self_contained"))
     if settings.choices == "drop":
-        rows = funnel.drop(rows, "multiple choice", "choices", lists_choices())
+        rows = funnel.drop(rows, "multiple choice", "choices", pl.col("lists_choices"))
+    rows = rows.drop(*marks, "question_type", "problem_type")  # done with
     rows = rows.with_columns(answer_form(pl.col("answer")).alias("answer_form"))
     if settings.answer:
         unusable = unusable_text(settings.answer.max_chars, settings.answer.reject)
@@ -108,29 +119,29 @@ def prepare(
             rows = funnel.drop(rows, "answer parses", "answer.parse", unread)
 
     # What other rows and the benchmarks say.
-    normal = normal_form(pl.col("problem")).alias("normal")
-    rows = rows.lazy().with_columns(normal).collect(engine="streaming")  # on all cores
+    near = settings.near_duplicates or NearDuplicates()
+    known = Benchmarks(benchmarks, settings.contamination) if settings.contamination and benchmarks else None
+    rows, bands = look_at_problems(rows, settings.datasets, assets, near, known, counter)
     if settings.contradictions:
         rows = funnel.drop(rows, "contradictory answers", "contradictions", contradictory(rows, settings.answer))
     rows = rows.with_columns(preference(rows))
     if settings.exact_duplicates:
         rows = funnel.drop(rows, "exact duplicates", "exact_duplicates", repeats("equal", ["normal"]))
-    if settings.contamination and benchmarks:
-        reasons = contaminated(rows, benchmarks, settings.contamination)
-        rows = funnel.drop(rows, "contamination", "contamination", reasons)
-    near = settings.near_duplicates or NearDuplicates()
-    rows = rows.with_columns(pl.Series("cluster", clusters(rows["normal"], near)))
+    if known:
+        rows = funnel.drop(rows, "contamination", "contamination", pl.col("contamination"))
+    left, normal = rows["place"].to_numpy(), normal_form(pl.col("problem"))
+    sizes = rows["problem_chars"].to_numpy()
+    labels = clusters((band[left] for band in bands), sizes, lambda some: texts(rows[some], normal), near)
+    rows = rows.drop("place", "normal", "contamination").with_columns(pl.Series("cluster", labels))
+    del bands
     if settings.near_duplicates:
         twins = repeats("nearly equal", ["cluster", "answer_form"] if near.same_answer else ["cluster"])
         rows = funnel.drop(rows, "near duplicates", "near_duplicates", twins)
 
     # What the model says.
     if counter:
-        rows = rows.with_columns(pl.Series("prompt_tokens", counter.count(rows["problem"])))
         too_long = pl.when(pl.col("prompt_tokens") > settings.max_prompt_tokens).then(pl.lit("too many tokens"))
         rows = funnel.drop(rows, "prompt length", "max_prompt_tokens", too_long)
-    else:
-        rows = rows.with_columns(pl.lit(None, pl.Int64).alias("prompt_tokens"))
     if settings.pass_rate:
         rows = funnel.drop(rows, "pass rate", "pass_rate", not_in_band(rows["uuid"], pass_rates, settings.pass_rate))
 
@@ -160,7 +171,7 @@ def prepare(
             pl.col("part").replace_strict(assets_in_order, return_dtype=pl.String).alias("dataset")
         )
         write_table(draft / "dropped.parquet", dropped.drop("part").to_arrow())
-        funnel_json = record(funnel, settings, counts_in, splits)
+        funnel_json = record(funnel, settings, counts_in, splits, texts)
         write_json(draft / "funnel.json", funnel_json)
         write_text(draft / "card.html", render_card(funnel_json))
     print(f"{output}: {splits['train'].height:,} to train on, {splits['validation'].height:,} held back", flush=True)

@@ -1,5 +1,7 @@
 """The same problem twice: equal, nearly equal, or with another answer."""
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import polars as pl
 from rensa import RMinHash
@@ -7,11 +9,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .answers import in_workers, same
-from .ngrams import ngram_hashes
+from .ngrams import TEXT_AT_ONCE, ngram_hashes, runs
 from .settings import AnswerFilter, NearDuplicates
-from .text import facts
 
-_CHUNK = 10_000
+_PAIRS_AT_ONCE = 32_000_000  # bytes of text: the problems are read again for every so many
 _SEED = 42
 
 
@@ -35,7 +36,7 @@ def repeats(what: str, columns: list[str]) -> pl.Expr:
 
 
 def contradictory(rows: pl.DataFrame, answer: AnswerFilter | None) -> pl.Series:
-    """Marks all copies of a problem (equal ``normal``) whose answers differ.
+    """Marks all copies of a problem (equal ``normal``, a hash of its normal form) whose answers differ.
 
     Answers written in two ways are no contradiction if math-verify, where ``answer.parse`` allows it, finds them equal.
     """
@@ -57,53 +58,69 @@ def contradictory(rows: pl.DataFrame, answer: AnswerFilter | None) -> pl.Series:
     ]
 
 
-def clusters(normal: pl.Series, settings: NearDuplicates) -> np.ndarray:
-    """Group problems that are nearly equal.
-
-    MinHash over shingles of the normal form, in LSH bands. Each problem of a bucket is compared with the bucket's first
-    by the exact Jaccard similarity of their shingles, so the cost is linear in rows even where a template fills a
-    bucket. With ``same_facts`` the facts are part of the bucket's key.
+def band_hashes(rows: pl.DataFrame, settings: NearDuplicates) -> np.ndarray:
+    """The LSH buckets of problems, by MinHash over shingles of the normal form: nearly equal problems share one.
 
     Args:
-        normal: normal forms, none null.
+        rows: columns normal and facts (a hash of its `facts`), none null; `TEXT_AT_ONCE` or so. With ``same_facts``
+            problems of different facts share no bucket.
+
+    Returns:
+        uint64 [bands, rows].
+    """
+    per_band = settings.num_perm // settings.bands
+    shingles, offsets = ngram_hashes(rows["normal"], settings.shingle, whole=True)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+        shingles, offsets.astype(np.uint64), settings.num_perm, _SEED
+    )
+    digests = np.array(matrix.to_rows(), np.uint64).reshape(rows.height, settings.bands, per_band)
+    key = rows["facts"].to_numpy() if settings.same_facts else np.zeros(rows.height, np.uint64)
+    mixed = np.repeat(key[:, None], settings.bands, axis=1)
+    for column in range(per_band):
+        mixed = (mixed ^ digests[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(31)
+    return mixed.T
+
+
+def clusters(
+    bands: Iterable[np.ndarray],
+    sizes: np.ndarray,
+    normal_forms: Callable[[np.ndarray], pl.Series],
+    settings: NearDuplicates,
+) -> np.ndarray:
+    """Group problems that are nearly equal.
+
+    Each problem of a bucket is compared with the bucket's first by the exact Jaccard similarity of their shingles, so
+    the cost is linear in rows even where a template fills a bucket.
+
+    Args:
+        bands: uint64 [rows] each: the buckets of one band, as `band_hashes` gives them.
+        sizes: [rows]: of the problems, in characters.
+        normal_forms: those of rows, given their numbers in ascending order.
 
     Returns:
         int64 [rows]: the number of the first row of each row's cluster.
     """
-    per_band = settings.num_perm // settings.bands
-    shingles, offsets = ngram_hashes(normal, settings.shingle, whole=True)
-    key = np.zeros(len(normal), np.uint64)
-    if settings.same_facts:
-        key = normal.to_frame("t").select(facts(pl.col("t")).hash())["t"].to_numpy()
-    buckets = np.empty((settings.bands, len(normal)), np.uint64)
-    for start in range(0, len(normal), _CHUNK):
-        stop = min(start + _CHUNK, len(normal))
-        part = np.ascontiguousarray(shingles[offsets[start] : offsets[stop]])
-        bounds = (offsets[start : stop + 1] - offsets[start]).astype(np.uint64)
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(part, bounds, settings.num_perm, _SEED)
-        digests = np.array(matrix.to_rows(), np.uint64).reshape(stop - start, settings.bands, per_band)
-        for band in range(settings.bands):
-            mixed = key[start:stop].copy()
-            for column in range(per_band):
-                mixed = (mixed ^ digests[:, band, column]) * np.uint64(0x9E3779B97F4A7C15)
-                mixed ^= mixed >> np.uint64(31)
-            buckets[band, start:stop] = mixed
-    linked = []
-    for bucket in buckets:
+    pairs = np.zeros(0, np.uint64)  # the first row's number, then the other's, 32 bits each
+    for bucket in bands:
         order = np.argsort(bucket, kind="stable")
         new = np.concatenate([[True], bucket[order][1:] != bucket[order][:-1]])
         first = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
-        linked.append(np.stack([first[~new], order[~new]], axis=1))
-    pairs = np.unique(np.concatenate(linked), axis=0)
-    similar = np.zeros(len(pairs), bool)
-    for number, (a, b) in enumerate(pairs):
-        left, right = (
-            set(shingles[offsets[a] : offsets[a + 1]].tolist()),
-            set(shingles[offsets[b] : offsets[b + 1]].tolist()),
-        )
-        shared = len(left & right)
-        similar[number] = shared >= settings.threshold * (len(left) + len(right) - shared)
-    pairs = pairs[similar]
-    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(normal), len(normal)))
+        pairs = np.union1d(pairs, first[~new].astype(np.uint64) << np.uint64(32) | order[~new].astype(np.uint64))
+    ends = np.stack([pairs >> np.uint64(32), pairs & np.uint64(0xFFFFFFFF)])
+    alike = np.zeros(len(pairs), bool)
+    for run in runs(sizes[ends].sum(0), _PAIRS_AT_ONCE):
+        members, where = np.unique(ends[:, run], return_inverse=True)
+        normal = normal_forms(members)
+        shingles: list[np.ndarray] = []
+        for piece in runs(normal.str.len_bytes().to_numpy(), TEXT_AT_ONCE):
+            hashes, offsets = ngram_hashes(normal[piece], settings.shingle, whole=True)
+            shingles += np.split(hashes, offsets[1:-1])
+        for pair, (a, b) in enumerate(where.T.tolist(), run.start):
+            left, right = set(shingles[a].tolist()), set(shingles[b].tolist())
+            shared = len(left & right)
+            alike[pair] = shared >= settings.threshold * (len(left) + len(right) - shared)
+    first, other = ends[:, alike]
+    graph = coo_array((np.ones(len(first), bool), (first, other)), shape=(len(sizes), len(sizes)))
     labels = connected_components(graph, directed=False)[1]
     return np.unique(labels, return_index=True)[1][labels]

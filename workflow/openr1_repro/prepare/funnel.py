@@ -1,6 +1,7 @@
 """The count of what every filter dropped, and examples of it."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class Funnel:
     def __init__(self) -> None:
         self.steps: list[dict[str, Any]] = []
         self.dropped: list[pl.DataFrame] = []
+        self.examples: list[pl.DataFrame] = []
 
     def drop(self, rows: pl.DataFrame, name: str, key: str, reason: pl.Expr | pl.Series) -> pl.DataFrame:
         """Drop the rows that have a reason.
@@ -46,12 +48,13 @@ class Funnel:
             "rows_out": kept.height,
             "dropped": dropped.height,
             "reasons": dict(counts.sort("len", "reason", descending=[True, False]).iter_rows()),
-            "examples": examples(dropped),
         })  # fmt: skip
+        self.examples.append(examples(dropped))
         print(f"{name}: {rows.height:,} -> {kept.height:,}", flush=True)
         if kept.is_empty():
             shown = "".join(
-                f"\ne.g. row {e['row']} ({e['uuid']}): {e['reason']}" for e in self.steps[-1]["examples"][:3]
+                f"\ne.g. row {e['row']} ({e['uuid']}): {e['reason']}"
+                for e in self.examples[-1].head(3).iter_rows(named=True)
             )
             raise UserError(
                 f"prepare.{key}: no row is left after {name!r} dropped {dropped.height:,}; loosen it{shown}"
@@ -60,24 +63,38 @@ class Funnel:
 
 
 def record(
-    funnel: Funnel, settings: PrepareSettings, counts_in: list[int], splits: dict[str, pl.DataFrame]
+    funnel: Funnel,
+    settings: PrepareSettings,
+    counts_in: list[int],
+    splits: dict[str, pl.DataFrame],
+    problems: Callable[[pl.DataFrame], pl.Series],
 ) -> dict[str, Any]:
-    """What becomes ``funnel.json``: inputs, every step, what came out and how it is made up."""
+    """What becomes ``funnel.json``: inputs, every step, what came out and how it is made up.
+
+    Args:
+        problems: the problems of a few rows, given their part, file and row.
+    """
     rows = pl.concat(splits.values())
     names = pl.col("source").fill_null("none")
+    shown = [*funnel.examples, examples(rows)]
+    texts = problems(pl.concat([frame.select("part", "file", "row") for frame in shown])).str.slice(0, EXAMPLE_CHARS)
+    described = []
+    for frame in shown:
+        texts, here = texts[frame.height :], texts[: frame.height]
+        described.append(frame.select("uuid", "source", "row", here.alias("problem"), "answer", "^reason$").to_dicts())
     return {
         "settings": settings.model_dump(mode="json"),
         "inputs": [
             {"asset": part.asset, "files": part.files, "weight": part.weight, "rows": count}
             for part, count in zip(settings.datasets, counts_in, strict=True)
         ],
-        "steps": funnel.steps,
+        "steps": [step | {"examples": dropped} for step, dropped in zip(funnel.steps, described[:-1], strict=True)],
         "output": {name: split.height for name, split in splits.items()},
         "sources": dict(rows.group_by(names).len().sort("len", "source", descending=[True, False]).iter_rows()),
         "prompt_tokens": histogram(rows["prompt_tokens"]),
-        "problem_chars": histogram(rows["problem"].str.len_chars()),
+        "problem_chars": histogram(rows["problem_chars"]),
         "solution_chars": histogram(rows["solution_chars"]),
-        "kept": examples(rows),
+        "kept": described[-1],
     }
 
 
@@ -91,8 +108,8 @@ def histogram(values: pl.Series) -> dict[str, Any] | None:
     return {"bin": width, "counts": counts.tolist(), "median": int(values.median()), "max": int(values.max())}  # type: ignore[arg-type]
 
 
-def examples(rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rows spread evenly over a frame, shortened, for a person to look at."""
+def examples(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows spread evenly over a frame, for a person to look at."""
     shown = rows.gather_every(max(1, math.ceil(rows.height / EXAMPLES)))
-    texts = [pl.col(c).str.slice(0, EXAMPLE_CHARS) for c in ("problem", "answer")]
-    return shown.select("uuid", "source", "row", *texts, *(c for c in ("reason",) if c in rows.columns)).to_dicts()
+    answer = pl.col("answer").str.slice(0, EXAMPLE_CHARS)
+    return shown.select("part", "file", "row", "uuid", "source", answer, "^reason$")

@@ -1,8 +1,12 @@
-"""Hashes of every n tokens in a row, for many texts at once."""
+"""Hashes of every n tokens in a row, for many texts at once: a few megabytes, or `runs` of them."""
+
+import itertools
 
 import numpy as np
 import polars as pl
 
+TEXT_AT_ONCE = 4_000_000
+"""Bytes of text whose tables fit into memory with ease: they take about 20 times as much."""
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd and without pattern: 2^64 over the golden ratio
 
 
@@ -35,3 +39,13 @@ def ngram_hashes(texts: pl.Series, n: int, whole: bool = False) -> tuple[np.ndar
         full[starts[lengths < n]] = True
         counts[lengths < n] = 1
     return rolled[full], np.concatenate([[0], np.cumsum(counts)])
+
+
+def runs(sizes: np.ndarray, most: int) -> list[slice]:
+    """Cut rows of such sizes into runs of about ``most`` in all.
+
+    >>> runs(np.array([2, 2, 2, 9, 1]), 5)
+    [slice(0, 2, None), slice(2, 3, None), slice(3, 5, None)]
+    """
+    edges = np.flatnonzero(np.diff(np.cumsum(sizes) // most)) + 1
+    return [slice(a, b) for a, b in itertools.pairwise([0, *edges.tolist(), len(sizes)]) if a < b]

@@ -2,6 +2,9 @@
 
 import datetime
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,11 +19,14 @@ from tokenizers import Tokenizer
 
 from openr1_repro.stage import Chat, UserError, read_json
 
-from .read import read_columns
+from .read import read_again, types_of
 from .settings import StageSettings
 
 _CHUNK = 2_000
 _ROW_GROUP = 10_000
+_TEXTS = ["problem", "solution", "answer", "uuid", "source", "problem_type"]
+_SHORT = ["answer", "uuid", "source", "prompt_tokens"]  # these are in memory, all others in the files
+_PLACE = "__place"  # no data set has such a column
 
 
 class _Generation(Extension):
@@ -100,25 +106,54 @@ class PromptCounter:
 
 
 def write_prompts(path: Path, rows: pl.DataFrame, stage: StageSettings, assets: Path) -> None:
-    """Write rows, in their order, as TRL takes them; the long columns are read now, for these rows only."""
-    settings = stage.prepare
-    late = ["solution", *settings.keep_columns]
-    parts = []
-    for position, part in enumerate(settings.datasets):
-        kept = rows.filter(pl.col("part") == position).select("file", "row")
-        parts.append(read_columns(part, assets, kept, late).with_columns(pl.lit(position, pl.UInt16).alias("part")))
-    rows = rows.join(
-        pl.concat(parts, how="vertical_relaxed"), on=["part", "file", "row"], how="left", maintain_order="left"
-    )
-    texts = ["problem", "solution", "answer", "uuid", "source", "problem_type"]
+    """Write rows, in their order, as TRL takes them; their long columns are read now, for these rows only."""
+    rows = rows.select("part", "file", "row", *_SHORT)
+    late = [c for c in dict.fromkeys([*_TEXTS, *stage.prepare.keep_columns]) if c not in _SHORT]
+    with ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for group in _in_order(path.parent, rows, late, stage, assets):
+            table = _as_trl_takes_them(group, stage)
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema, compression="zstd"))
+            writer.write_table(table)
+            del group, table  # or two of each were in memory
+
+
+def _as_trl_takes_them(rows: pl.DataFrame, stage: StageSettings) -> pa.Table:
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
     columns: dict[str, pa.Array] = {
         "prompt": pa.array([messages(p, stage.chat) for p in rows["problem"]], pa.list_(message))
     }
-    columns |= {name: rows[name].to_arrow().cast(pa.string()) for name in texts}
+    columns |= {name: rows[name].to_arrow().cast(pa.string()) for name in _TEXTS}
     columns["prompt_tokens"] = rows["prompt_tokens"].to_arrow()
-    columns |= {name: rows[name].to_arrow() for name in settings.keep_columns if name not in columns}
-    write_table(path, pa.table(columns))
+    columns |= {name: rows[name].to_arrow() for name in stage.prepare.keep_columns if name not in columns}
+    return pa.table(columns)
+
+
+def _in_order(
+    folder: Path, rows: pl.DataFrame, late: list[str], stage: StageSettings, assets: Path
+) -> Iterator[pl.DataFrame]:
+    """Rows with their late columns, a row group at a time.
+
+    The order is random, and the files are read but once from start to end: what belongs to a row group waits for it
+    in a file of ``folder``.
+    """
+    starts = range(0, max(rows.height, 1), _ROW_GROUP)
+    types = types_of(stage.prepare.datasets, assets, late)
+    schema = pl.DataFrame(schema={_PLACE: pl.Int64, **types}).to_arrow().schema
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        files = [Path(scratch, str(number)) for number in range(len(starts))]
+        with ExitStack() as stack:
+            sinks = [stack.enter_context(pa.ipc.new_stream(str(file), schema)) for file in files]
+            for places, batch in read_again(stage.prepare.datasets, assets, rows, late):
+                batch = batch.cast(types).select(pl.Series(_PLACE, places), *late)
+                for (number,), piece in batch.group_by(pl.col(_PLACE) // _ROW_GROUP):
+                    sinks[number].write_table(piece.to_arrow().cast(schema))
+        for start, file in zip(starts, files, strict=True):
+            with pa.ipc.open_stream(str(file)) as source:
+                texts = pl.DataFrame(source.read_all()).sort(_PLACE)
+            file.unlink()
+            yield rows[start : start + _ROW_GROUP].select(_SHORT).hstack(texts.drop(_PLACE))
+            del texts
 
 
 def write_table(path: Path, table: pa.Table) -> None:

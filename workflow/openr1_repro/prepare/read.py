@@ -1,9 +1,15 @@
-"""Reading parquet files as published: only the columns asked for, and errors that name file, column and row."""
+"""Reading parquet files as published: only the columns asked for, and errors that name file, column and row.
+
+Long text passes through and is not kept: a row stays in memory as what `read_rows` gives; what needs its problem or
+solution later reads them again, in batches. Reading a column costs a hundredth of what is done with it.
+"""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +19,8 @@ from openr1_repro.stage import UserError
 from .settings import DatasetPart, PrepareSettings
 
 TEXT = ("problem", "solution", "answer", "question_type", "problem_type", "source", "uuid")
+_BATCH = 10_000
+_ROW = "__row"  # no data set has such a column
 
 
 def files_of(part: DatasetPart, assets: Path) -> list[Path]:
@@ -30,13 +38,18 @@ def files_of(part: DatasetPart, assets: Path) -> list[Path]:
     return files
 
 
-def read_rows(part: DatasetPart, position: int, assets: Path, settings: PrepareSettings) -> pl.DataFrame:
-    """Every row of a data set, without its long columns.
+def read_rows(
+    part: DatasetPart, position: int, assets: Path, settings: PrepareSettings, marks: dict[str, pl.Expr]
+) -> pl.DataFrame:
+    """Every row of a data set, without its problem and its long columns.
+
+    Args:
+        marks: what to note of the column problem while its text passes through.
 
     Returns:
-        part, file, row (where it came from); problem, answer, question_type, problem_type, source, uuid (strings; a row
-        without uuid gets one from its problem and answer); solution_chars (null: none); traces (how many are right);
-        order and stratum (of ``sample``).
+        part, file, row (where it came from); answer, question_type, problem_type, source, uuid (strings; a row without
+        uuid gets one from its problem and answer); problem_chars and solution_chars (null: none); traces (how many are
+        right); order and stratum (of ``sample``, where it asks for them); ``marks``.
 
     Raises:
         UserError: a file that is no parquet file, lacks a column, has another type or holds text that is not UTF-8 or
@@ -66,23 +79,30 @@ def read_rows(part: DatasetPart, position: int, assets: Path, settings: PrepareS
             if trace
             else pl.lit(0)
         )
+        contents = pl.concat_str(text["problem"], pl.lit("\0"), text["answer"], ignore_nulls=True)
+        nameless = pl.when(text["uuid"].is_null()).then(contents)
         columns = {
             "part": pl.lit(position, pl.UInt16),
             "file": pl.lit(index, pl.UInt16),
-            "row": pl.col("row").cast(pl.UInt32),
+            "row": pl.col(_ROW).cast(pl.UInt32),
             **{column: text[column] for column in TEXT if column != "solution"},
+            "uuid": pl.coalesce(text["uuid"], nameless.map_batches(_digests, pl.String, is_elementwise=True)),
+            "problem_chars": text["problem"].str.len_chars(),
             "solution_chars": text["solution"].str.len_chars(),
             "traces": traces.cast(pl.UInt32),
-            "order": (pl.col(name[sample.order]) if sample and sample.order else pl.lit(None)).cast(pl.Float64),
-            "stratum": (pl.col(name[sample.stratify]) if sample and sample.stratify else pl.lit(None)).cast(pl.String),
         }  # fmt: skip
+        if sample and sample.order:
+            columns["order"] = pl.col(name[sample.order]).cast(pl.Float64)
+        if sample and sample.stratify:
+            columns["stratum"] = pl.col(name[sample.stratify]).cast(pl.String)
+        scan = pl.scan_parquet(path, row_index_name=_ROW).select(**columns).with_columns(**marks).drop("problem")
         try:
-            frame = pl.scan_parquet(path, row_index_name="row").select(**columns).collect(engine="streaming")
+            frame = scan.collect(engine="streaming")
         except pl.exceptions.PolarsError as error:
             texts = [name[c] for c in TEXT if name[c] in schema]
             raise UserError(diagnose(path, texts, [name[c] for c in lists], error)) from None
         for column in ("problem", "answer", "solution"):
-            length = pl.col("solution_chars") if column == "solution" else pl.col(column).str.len_chars()
+            length = pl.col("answer").str.len_chars() if column == "answer" else pl.col(f"{column}_chars")
             for row, chars in (
                 frame.select("row", length.alias("n")).filter(pl.col("n") > settings.max_text_chars).iter_rows()
             ):
@@ -96,39 +116,66 @@ def read_rows(part: DatasetPart, position: int, assets: Path, settings: PrepareS
         raise UserError(
             f"{files_of(part, assets)[0]}: no rows; download the asset again, or leave it out of prepare.datasets"
         )
-    if rows["uuid"].null_count():
-        contents = rows.select(pl.concat_str("problem", pl.lit("\0"), "answer", ignore_nulls=True))["problem"]
-        names = pl.Series([hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in contents])
-        rows = rows.with_columns(pl.col("uuid").fill_null(names))
     return rows
 
 
-def read_columns(part: DatasetPart, assets: Path, kept: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-    """The long columns of the rows that are left.
+def read_again(
+    parts: list[DatasetPart],
+    assets: Path,
+    rows: pl.DataFrame,
+    columns: list[str],
+    derived: dict[str, pl.Expr] | None = None,
+) -> Iterator[tuple[np.ndarray, pl.DataFrame]]:
+    """Columns of the rows that are left, in batches, each file read once from its start to its end.
 
     Args:
-        kept: file and row of the rows wanted, all of this data set.
+        rows: part, file and row of those wanted, in any order.
+        columns: by this project's names.
+        derived: to compute of ``columns``, on all cores, ahead of whoever takes the batches.
 
-    Returns:
-        file, row and ``columns`` (null where the data set has no such column), in no promised order.
+    Yields:
+        Where in ``rows`` each row of the batch stands (int64); ``columns`` (null where the data set has no such column)
+        and ``derived``.
     """
-    frames = []
-    for index, path in enumerate(files_of(part, assets)):
-        schema = schema_of(path)
-        wanted = kept.lazy().filter(pl.col("file") == index)
-        take = [
-            pl.col(source) if (source := part.columns.get(c, c)) in schema else pl.lit(None, pl.String) for c in columns
-        ]
-        rows = pl.scan_parquet(path, row_index_name="row").select(
-            pl.lit(index, pl.UInt16).alias("file"),
-            pl.col("row").cast(pl.UInt32),
-            *(e.alias(c) for e, c in zip(take, columns, strict=True)),
-        )
-        try:
-            frames.append(rows.join(wanted.select("row"), on="row", how="semi").collect(engine="streaming"))
-        except pl.exceptions.PolarsError as error:
-            raise UserError(diagnose(path, [part.columns.get(c, c) for c in columns], [], error)) from None
-    return pl.concat(frames)
+    place = rows.select("part", "file", "row").with_row_index("place").sort("part", "file", "row")
+    for position, part in enumerate(parts):
+        for index, path in enumerate(files_of(part, assets)):
+            wanted = place.filter(pl.col("part") == position, pl.col("file") == index)
+            if wanted.is_empty():
+                continue
+            numbers, places = wanted["row"].to_numpy(), wanted["place"].to_numpy().astype(np.int64)
+            schema, name = schema_of(path), {column: part.columns.get(column, column) for column in columns}
+            take = {c: pl.col(name[c]) if name[c] in schema else pl.lit(None, pl.String) for c in columns}
+            scan = pl.scan_parquet(path, row_index_name=_ROW).select(pl.col(_ROW).cast(pl.UInt32), **take)
+            scan = scan.filter(pl.col(_ROW).is_in(wanted["row"].implode())).with_columns(**derived or {})
+            try:
+                for batch in scan.collect_batches(chunk_size=_BATCH):
+                    yield places[np.searchsorted(numbers, batch[_ROW].to_numpy())], batch.drop(_ROW)
+            except pl.exceptions.PolarsError as error:
+                raise UserError(diagnose(path, [n for n in name.values() if n in schema], [], error)) from None
+
+
+def types_of(parts: list[DatasetPart], assets: Path, columns: list[str]) -> pl.Schema:
+    """The type of each column that holds what it is in every file of every data set.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found: dict[str, pl.DataType] = {}
+    for part in parts:
+        for path in files_of(part, assets):
+            schema = schema_of(path)
+            for column in columns:
+                here = pl.DataFrame(schema={column: schema.get(part.columns.get(column, column), pl.Null())})
+                try:
+                    known = pl.DataFrame(schema={column: found.get(column, pl.Null())})
+                    found[column] = pl.concat([known, here], how="vertical_relaxed").schema[column]
+                except pl.exceptions.PolarsError:
+                    raise UserError(
+                        f"{path}: column {part.columns.get(column, column)!r} is {here.schema[column]}, elsewhere "
+                        f"{found[column]}; leave it out of prepare.keep_columns, or map another in prepare.datasets columns"
+                    ) from None
+    return pl.Schema(found)
 
 
 def read_problems(root: Path, pattern: str, column: str) -> list[str]:
@@ -182,6 +229,12 @@ def schema_of(path: Path) -> dict[str, pl.DataType]:
         return dict(pl.read_parquet_schema(path))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: not a whole parquet file ({_first_line(error)}); download it again") from None
+
+
+def _digests(texts: pl.Series) -> pl.Series:
+    """A name for each text; null for null."""
+    names = [None if text is None else hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts]
+    return pl.Series(texts.name, names, pl.String)
 
 
 def _check_schema(

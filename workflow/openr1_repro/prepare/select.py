@@ -36,7 +36,7 @@ def not_sampled(rows: pl.DataFrame, settings: PrepareSettings) -> pl.Series:
     rank = lottery(rows["uuid"], settings.seed, "sample")
     if settings.sample.order:  # rows without a value come last
         rank = _ranks(np.lexsort((rank, -rows["order"].fill_nan(None).fill_null(-math.inf).to_numpy())))
-    group = rows["stratum"].fill_null("")
+    group = rows["stratum"].fill_null("") if settings.sample.stratify else pl.repeat("", rows.height, eager=True)
     return not_drawn(group, rank, shares(group, min(settings.sample.size, rows.height)))
 
 
