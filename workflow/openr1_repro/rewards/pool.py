@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # run by its path, not imported; this names it as code that a result depends on
-    from openr1_repro.rewards import verify  # noqa: F401
+    from openr1_repro import verify  # noqa: F401
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Pool:
         with other:
             self.nursery = subprocess.Popen(
                 [
-                    sys.executable, "-P", str(Path(__file__).with_name("verify.py")), str(other.fileno()),
+                    sys.executable, "-P", str(Path(__file__).parents[1] / "verify.py"), str(other.fileno()),
                     str(os.getpid()), str(self.timeout / 2), str(self.memory_mb),
                 ],
                 stdin=subprocess.DEVNULL,

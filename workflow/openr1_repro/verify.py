@@ -1,10 +1,10 @@
-"""One answer against one gold with math-verify: what the worker processes of `pool` run.
+"""One answer against one gold with math-verify: what the worker processes of `rewards.pool` and `prepare.answers` run.
 
 The verdict is that of ``verify(parse(gold), parse(text))`` with the settings of open-r1's rewards. What is done once
 instead of every time: compiling the expressions, reading a gold, and comparing an answer that has been compared before.
 Numbers and fractions of numbers are built directly instead of going through the LaTeX parser.
 
-This file imports nothing of the project: it is started by its path, so that a worker holds SymPy and no more.
+This file imports nothing of the project: the pool starts it by its path, so that a worker holds SymPy and no more.
 """
 
 import ctypes
@@ -81,13 +81,16 @@ def _read_latex(latex: str) -> Any:
     return _parse_latex(latex) if number is None else number
 
 
-def cpu_timeout(timeout_seconds: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """math-verify's ``timeout``, counting this process's CPU time: a busy machine must not turn an answer wrong."""
+def cpu_timeout(timeout_seconds: float | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """math-verify's ``timeout``, counting this process's CPU time: a busy machine must not turn an answer wrong. None: no limit."""
 
     def stop(number: int, frame: Any) -> None:
         raise TimeoutException("Operation timed out!")
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        if timeout_seconds is None:
+            return function
+
         def limited(*arguments: Any, **named: Any) -> Any:
             signal.signal(signal.SIGPROF, stop)
             signal.setitimer(signal.ITIMER_PROF, timeout_seconds)

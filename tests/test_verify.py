@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from math_verify import grader, parse, parser
 from math_verify import verify as math_verify
 from math_verify.parser import extract_target_from_pred, get_extraction_regexes
-from openr1_repro.rewards import verify
+from openr1_repro import verify
 from sympy import srepr
 
 numbers = st.one_of(
