@@ -100,6 +100,28 @@ def test_every_stage_left_its_outputs(project: Path) -> None:
     assert "</html>" in page
 
 
+def test_what_was_dropped_can_be_asked_for(project: Path) -> None:
+    (dropped,) = (project / "results/prompts").glob("*/dropped.parquet")
+    target = str(dropped.relative_to(project))
+    assert planned(project, target) == {}
+    aside = dropped.rename(project / "dropped.parquet")
+    assert planned(project, target) == {"prepare": 1}
+    aside.rename(dropped)
+
+
+def test_answers_are_read_once(project: Path, edit: Callable[[str, str, str], None]) -> None:
+    """Another key, other settings: math-verify is asked for no answer again."""
+    section = "prepare: {question_types: null, answer: {reject: []}, max_prompt_tokens: 63}\ntrain:"
+    edit("config/variants/tiny.yaml", "train:", section)
+    counts = []
+    for tokens in ("63", "62"):
+        edit("config/variants/tiny.yaml", "63", tokens)
+        done = snakemake(project, "--until", "prepare")
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+        counts += re.findall(r"([\d,]+) for math-verify to read", done.stdout)
+    assert counts[0] > "0" and counts[1] == "0"
+
+
 def test_second_run_does_nothing_quickly(project: Path) -> None:
     began = time.monotonic()
     done = snakemake(project)

@@ -1,15 +1,21 @@
 """Answers: the shortcut agrees with math-verify, hostile answers end, verdicts are kept."""
 
 import importlib
+import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openr1_repro.prepare import answers
-from openr1_repro.prepare.answers import answer_form, canonical, canonical_answers, canonical_plain, in_workers, same
+from openr1_repro.prepare.answers import answer_form, canonical, canonical_plain, in_workers, same
+
+from .conftest import World, row
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 DIGITS = st.integers(0, 10**9 - 1).map(str)
@@ -74,16 +80,94 @@ def test_one_hostile_answer_costs_its_own_verdict_only(tmp_path: Path, monkeypat
     ]
 
 
-def test_verdicts_are_kept_by_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = ["5", "\\sqrt{2}", "\\approx 3"]
-    first = canonical_answers([*wanted, "5"], 10.0, tmp_path)
-    assert first == {"5": "5", "\\sqrt{2}": "sqrt(2)", "\\approx 3": None}
-    (file,) = tmp_path.iterdir()
-    assert "0.9" in file.name
+TERM = st.one_of(
+    PLAIN,
+    st.sampled_from(
+        [
+            "x",
+            "n",
+            "\\pi",
+            "\\sqrt{2}",
+            "\\sqrt[3]{5}",
+            "\\infty",
+            "\\emptyset",
+            "25\\%",
+            "60^\\circ",
+            "\\text{even}",
+            "A",
+        ]
+    ),
+    st.integers(1, 99).map(lambda n: f"2^{{{n}}}"),
+    st.integers(1, 99).map(lambda n: f"{n}\\mathrm{{~cm}}"),
+)
+SHAPES = [
+    "{}+{}",
+    "{}-{}",
+    "{}{}",
+    "{}\\cdot {}",
+    "\\frac{{{}}}{{{}}}",
+    "({},{})",
+    "[{},{})",
+    "\\{{{},{}\\}}",
+    "x={}, y={}",
+    "{}<x<{}",
+    "{}\\text{{ or }}{}",
+]
+ANSWER = st.builds(lambda shape, *terms: shape.format(*terms), st.sampled_from(SHAPES), TERM, TERM)
 
-    def refuse(function: object, items: list[str], seconds: float) -> list[None]:
-        assert not items, "asked again"
-        return []
 
-    monkeypatch.setattr(answers, "in_workers", refuse)
-    assert canonical_answers(wanted, 10.0, tmp_path) == first
+@settings(max_examples=3, deadline=None)
+@given(st.lists(ANSWER, min_size=150, max_size=150, unique=True))
+def test_the_workers_short_ways_change_no_reading(answers: list[str]) -> None:
+    """`canonical` here is math-verify untouched; the workers' is sped up."""
+    expected = []
+    for answer in answers:
+        try:
+            expected.append(canonical(answer))
+        except Exception:
+            expected.append(None)
+    assert in_workers(canonical, answers, 10.0) == expected
+
+
+def test_readings_are_kept(world: World, tmp_path: Path) -> None:
+    """From run to run, whatever the other settings; for one time limit, so that what ran before changes nothing."""
+    cache, settings = tmp_path / "cache", tmp_path / "settings.json"
+    golds = ["5", "\\sqrt{2}", "\\approx 3", "(1,2)", "\\frac{\\pi}{2}", "0.5"]
+    world.dataset([row(f"Count {n} sheep.", gold) for n, gold in enumerate(golds)])
+
+    def run(*arguments: str, **prepare: Any) -> tuple[str, dict[str, bytes]]:
+        settings.write_text(json.dumps(world.settings(**prepare)))
+        output = tmp_path / "out"
+        command = [
+            sys.executable,
+            "-m",
+            "openr1_repro.prepare",
+            "--settings",
+            f"@{settings}",
+            "--assets",
+            str(world.assets),
+        ]
+        environment = os.environ | {"PYTHONPATH": "workflow"}
+        done = subprocess.run(
+            [*command, "--output", str(output), *arguments], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout, {file.name: file.read_bytes() for file in output.iterdir()}
+
+    def said(count: int) -> str:
+        return f"answers: 6 distinct, {count} for math-verify to read"
+
+    log, without = run()
+    assert said(4) in log and "answer parses: 6 -> 5" in log
+    log, first = run("--cache", str(cache))
+    assert said(4) in log and first == without
+    log, again = run("--cache", str(cache))
+    assert said(0) in log and again == without
+    log, _ = run("--cache", str(cache), seed=7, max_prompt_tokens=None)
+    assert said(0) in log
+    log, _ = run("--cache", str(cache), answer={"timeout": 11})
+    assert said(4) in log
+    for file in cache.iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    log, damaged = run("--cache", str(cache))
+    assert said(4) in log and damaged == without

@@ -11,6 +11,7 @@ rule prepare:
     output:
         train="results/prompts/{key}/train.parquet",
         validation="results/prompts/{key}/validation.parquet",
+        dropped="results/prompts/{key}/dropped.parquet",
         funnel="results/prompts/{key}/funnel.json",
         card="results/prompts/{key}/card.html",
     log:
@@ -25,7 +26,7 @@ rule prepare:
     shell:
         job("workflow", "prepare")
         + " -m openr1_repro.prepare --settings {params.settings:q} --assets results/assets"
-        " {params.pass_rates} --output results/prompts/{wildcards.key}"
+        " {params.pass_rates} --output results/prompts/{wildcards.key} --cache results/.cache/answers"
 
 
 rule pass_rate:

@@ -17,7 +17,8 @@ from typing import Any
 import polars as pl
 from pebble import ProcessExpired, ProcessPool
 
-from openr1_repro.stage import replacing
+from openr1_repro.code import code_digest
+from openr1_repro.stage import digest, replacing
 
 _CHUNK = 64
 _WORKER_MEMORY = 2 << 30
@@ -77,13 +78,14 @@ def canonical_answers(answers: Iterable[str], seconds: float, cache: Path | None
     Args:
         answers: may repeat.
         seconds: CPU time for one answer; a worker that takes longer is killed by the kernel, and the answer is null.
-        cache: folder that keeps the verdicts, by version of math-verify and its parser; null: none.
+        cache: folder that keeps the verdicts, in a file for all that they depend on; null: none.
     """
     answers = sorted(set(answers))
     verdicts = {a: plain for a in answers if (plain := canonical_plain(a)) is not None}
-    file = cache / f"answers-{version('math-verify')}-{version('latex2sympy2-extended')}.parquet" if cache else None
-    known: dict[str, str | None] = dict(pl.read_parquet(file).iter_rows()) if file and file.is_file() else {}
+    file = cache / f"{_identity(seconds)}.parquet" if cache else None
+    known = _kept(file) if file else {}
     new = [a for a in answers if a not in verdicts and a not in known]
+    print(f"answers: {len(answers):,} distinct, {len(new):,} for math-verify to read", flush=True)
     known |= zip(new, in_workers(canonical, new, seconds), strict=True)
     if file and new:
         with replacing(file) as draft:
@@ -103,6 +105,7 @@ def in_workers(function: Any, items: list[Any], seconds: float) -> list[Any]:
     if not items:
         return []
     workers = min(len(os.sched_getaffinity(0)), -(-len(items) // _CHUNK))
+    os.environ["PYTHONHASHSEED"] = "0"  # for the workers: SymPy's sets have one order there, and an answer one reading
     context = multiprocessing.get_context("spawn")  # a fork would copy Polars' threads halfway through whatever they do
     chunks = [list(range(start, min(start + _CHUNK, len(items)))) for start in range(0, len(items), _CHUNK)]
     with ProcessPool(max_workers=workers, context=context, initializer=_set_up_worker) as pool:
@@ -123,6 +126,19 @@ def in_workers(function: Any, items: list[Any], seconds: float) -> list[Any]:
 
 
 _CACHE = {"answer": pl.String, "canonical": pl.String}
+
+
+def _identity(seconds: float) -> str:
+    """Names all that a verdict depends on: with another time limit or another version it is asked for again."""
+    libraries = {name: version(name) for name in ("math-verify", "latex2sympy2-extended", "sympy")}
+    return digest({"code": code_digest("prepare.answers"), "seconds": seconds, **libraries})
+
+
+def _kept(file: Path) -> dict[str, str | None]:
+    try:
+        return dict(pl.read_parquet(file, schema=_CACHE).iter_rows())
+    except (pl.exceptions.PolarsError, OSError):  # none yet, or damaged: the answers can be read again
+        return {}
 
 
 def _parsed(answer: str) -> tuple[list[Any], list[Any]]:
@@ -147,6 +163,9 @@ def _set_up_worker() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_WORKER_MEMORY, _WORKER_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.WARNING)  # math-verify warns on every call that it has no time limit of its own
+    from openr1_repro.verify import speed_up_math_verify
+
+    speed_up_math_verify()
 
 
 def _each(function: Any, items: list[Any], seconds: float) -> list[Any]:
