@@ -31,7 +31,11 @@ def test_runs_and_explains_itself(world: World) -> None:
     )
     assert (len(result.train), len(result.validation)) == (15, 4)
     assert result.step("empty answer")["dropped"] == result.step("contamination")["dropped"] == 1
-    assert result.step("contamination")["examples"][0]["reason"] == "aime: item 0: equal to it"
+    (example,) = result.step("contamination")["examples"]
+    assert example == {
+        "uuid": "r3", "source": "olympiads", "row": 3, "problem": "Solve $x + 3 = 6$.", "answer": "3",
+        "reason": "aime: item 0: equal to it",
+    }  # fmt: skip
     for split in (result.train, result.validation):
         for r in split.iter_rows(named=True):
             assert r["prompt"] == [{"role": "system", "content": "Think."}, {"role": "user", "content": r["problem"]}]
@@ -249,6 +253,43 @@ def test_mixture_and_columns(world: World) -> None:
     assert sheep["solution"].null_count() == 50 and sheep["uuid"].n_unique() == 50
 
 
+def test_types_and_sources(world: World) -> None:
+    """Values that are listed stay; null in the list stands for rows without a value."""
+    types, sources = ["Algebra", "Geometry", None], ["olympiads", "aops_forum", None]
+    world.dataset([row(f"Count {n} sheep.", problem_type=types[n % 3], source=sources[n // 3]) for n in range(9)])
+    assert world.run(problem_types=["Algebra"], **FAST).uuids == {"r0", "r3", "r6"}
+    assert world.run(problem_types=["Geometry", None], sources=[None], **FAST).uuids == {"r7", "r8"}
+    result = world.run(sources=["olympiads"], **FAST)
+    assert result.step("source")["reasons"] == {"aops_forum": 3, "none": 3}
+
+
+def test_at_least_so_many_right_traces(world: World) -> None:
+    said = [([True, True], None), ([True, False], [False, True]), ([True, False], None), ([False, False], [True, True])]
+    world.dataset([
+        row(f"Count {n} sheep.", correctness_math_verify=verify, correctness_llama=llama, is_reasoning_complete=[n != 3, True])
+        for n, (verify, llama) in enumerate(said)
+    ])  # fmt: skip
+    assert world.run(verified_trace={"min": 2}, **FAST).uuids == {"r0", "r1"}
+    assert world.run(verified_trace={"min": 2, "complete": False}, **FAST).uuids == {"r0", "r1", "r3"}
+    assert world.run(verified_trace={"columns": ["correctness_llama"]}, **FAST).uuids == {"r1", "r3"}
+
+
+def test_text_in_other_encodings(world: World) -> None:
+    """As a dictionary (pandas' categories), as large strings, and a column of nulls."""
+    path = world.dataset(sums(4))
+    table = pq.read_table(path)
+    for name, values in {
+        "problem": table["problem"].dictionary_encode(), "source": table["source"].dictionary_encode(),
+        "solution": table["solution"].cast(pa.large_string()), "problem_type": pa.nulls(4),
+    }.items():  # fmt: skip
+        table = table.set_column(table.column_names.index(name), name, values)
+    pq.write_table(table, path)
+    train = world.run(**FAST).train
+    assert sorted(train["problem"]) == sorted(r["problem"] for r in sums(4))
+    assert train["solution"].null_count() == 0 and train["problem_type"].null_count() == 4
+    assert set(train["source"]) == {"olympiads"}
+
+
 def test_every_row_finds_its_long_columns_again(world: World) -> None:
     """More rows than a row group of the output, out of several files, in random order."""
     for file in range(3):
@@ -337,3 +378,5 @@ def test_card_is_whole_and_escapes(world: World) -> None:
 
     Check().feed(card)
     assert not open_tags
+    parts = ["Rows left after every filter", "Prompt, tokens", "Problem, characters", "Rows of every source"]
+    assert all(part in card for part in [*parts, "Kept, for example", "self-contained: 1 (needs a figure 1)"])

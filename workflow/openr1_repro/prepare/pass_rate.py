@@ -1,10 +1,10 @@
 """How often the base model solves each problem: samples k times a prompt and verifies as the accuracy reward does.
 
     python -m openr1_repro.prepare.pass_rate --settings @settings.json --model results/assets/models/NAME \\
-        --prompts results/prompts/KEY --work results/pass_rates/.KEY --output results/pass_rates/KEY.parquet
+        --prompts results/prompts/KEY --work results/pass-rates/.KEY --output results/pass-rates/KEY.parquet
 
 Runs in the training environment, with vLLM on a GPU and transformers on a CPU. ``--prompts`` is what the prepare stage
-wrote with `PrepareSettings.before_pass_rate`; the output (columns uuid, rate, k) goes to it as ``--pass-rates``. 
+wrote with `PrepareSettings.before_pass_rate`; the output (columns uuid, rate, k) goes to it as ``--pass-rates``.
 Samples are kept in ``--work``: after a kill only what is missing is generated.
 """
 

@@ -146,6 +146,7 @@ def read_again(
             numbers, places = wanted["row"].to_numpy(), wanted["place"].to_numpy().astype(np.int64)
             schema, name = schema_of(path), {column: part.columns.get(column, column) for column in columns}
             take = {c: pl.col(name[c]) if name[c] in schema else pl.lit(None, pl.String) for c in columns}
+            take |= {c: expression.cast(pl.String) for c, expression in take.items() if c in TEXT}
             scan = pl.scan_parquet(path, row_index_name=_ROW).select(pl.col(_ROW).cast(pl.UInt32), **take)
             scan = scan.filter(pl.col(_ROW).is_in(wanted["row"].implode())).with_columns(**derived or {})
             try:
@@ -166,13 +167,14 @@ def types_of(parts: list[DatasetPart], assets: Path, columns: list[str]) -> pl.S
         for path in files_of(part, assets):
             schema = schema_of(path)
             for column in columns:
-                here = pl.DataFrame(schema={column: schema.get(part.columns.get(column, column), pl.Null())})
+                kind = pl.String() if column in TEXT else schema[part.columns.get(column, column)]
+                here = pl.DataFrame(schema={column: kind})
                 try:
                     known = pl.DataFrame(schema={column: found.get(column, pl.Null())})
                     found[column] = pl.concat([known, here], how="vertical_relaxed").schema[column]
                 except pl.exceptions.PolarsError:
                     raise UserError(
-                        f"{path}: column {part.columns.get(column, column)!r} is {here.schema[column]}, elsewhere "
+                        f"{path}: column {part.columns.get(column, column)!r} is {kind}, elsewhere "
                         f"{found[column]}; leave it out of prepare.keep_columns, or map another in prepare.datasets columns"
                     ) from None
     return pl.Schema(found)
