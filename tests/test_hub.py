@@ -249,7 +249,7 @@ def test_model_build_runs_and_repeats(tmp_path):
     pytest.importorskip("torch")
     script = ROOT / "workflow/scripts/build_hub"
     for name in ("one", "two"):
-        command = [sys.executable, script, "model", "--steps", "3", "--hub", tmp_path / name]
+        command = [sys.executable, script, "model", "--steps", "4", "--hub", tmp_path / name]
         subprocess.run(command, check=True)
     paths = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
     assert Path("models/embedded--tiny-math-1m/model.safetensors") in paths

@@ -70,7 +70,8 @@ def pretrain(tokenizer: Qwen2Tokenizer, held_out: set[tuple[str, int, int]], see
         pad_token_id=tokenizer.pad_token_id,
     )
     model = Qwen2ForCausalLM(config)
-    peak, warmup, batch_size = 3e-3, 100, 128
+    peak, batch_size = 3e-3, 128
+    warmup = min(100, steps // 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, peak, total_steps=steps, pct_start=warmup / steps, anneal_strategy="cos", cycle_momentum=False
