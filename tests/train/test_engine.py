@@ -2,6 +2,9 @@
 
 import pickle
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,3 +55,15 @@ def test_every_token_gets_its_own_log_probability(seed):
     completions[3][0] += 1
     with pytest.raises(RuntimeError, match="of other tokens"):
         sort_logprobs(pickle.dumps(rows), names, prompts, completions)
+
+
+def test_an_engine_is_no_member_of_the_rank_s_process_group():
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        Path(__file__).with_name("rank.py"),
+    ]
+    subprocess.run(torchrun, check=True, timeout=120)

@@ -9,6 +9,7 @@ in one batch), and log-probabilities stay on the GPU until all completions are d
 import contextlib
 import os
 import pickle
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,8 @@ from openr1_repro.train.process import die_with_parent
 
 BUCKET_BYTES = 1 << 30
 ENGINE_PROCESS = "OPENR1_REPRO_ENGINE"
-DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
+# What torchrun tells a rank. An engine that took it for its own would wait for ever, a client of a store that nobody serves.
+DISTRIBUTED = re.compile("(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
 
 
 if ENGINE_PROCESS in os.environ:  # vLLM imports this module for `TrainerExtension` before anything that takes long
@@ -228,8 +230,8 @@ def only_gpu(index: int) -> Iterator[None]:
     os.environ["CUDA_VISIBLE_DEVICES"] = named.split(",")[index] if named else str(index)
     os.environ[ENGINE_PROCESS] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root(), before.get("PYTHONPATH")]))
-    for name in DISTRIBUTED:
-        os.environ.pop(name, None)
+    for name in filter(DISTRIBUTED.fullmatch, before):
+        del os.environ[name]
     try:
         yield
     finally:

@@ -34,7 +34,9 @@ def accelerate_config(settings: TrainSettings) -> dict[str, Any]:
         "num_machines": 1,
         "mixed_precision": "bf16" if settings.option("bf16") is not False and settings.uses_gpus else "no",
         "use_cpu": not settings.uses_gpus,
-        "main_process_port": 0 if several else None,
+        "main_process_port": 0
+        if several or "deepspeed_config" in settings.accelerate
+        else None,  # a free one, by torchrun
         **settings.accelerate,
     }
     if deepspeed := settings.accelerate.get("deepspeed_config"):
