@@ -14,6 +14,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.gpu, pytest.mark.train_env, pytest.mark.timeout(900)]
 
+from openr1_repro.gpus import Lease  # noqa: E402
+from openr1_repro.train import server  # noqa: E402
+from openr1_repro.train.settings import TrainSettings  # noqa: E402
+
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny  # noqa: E402
 from running import children_gone, log_of, start, train, wait_for, weights_of  # noqa: E402
@@ -116,6 +120,19 @@ def test_a_dead_engine_stops_the_run(inputs, tmp_path):
     assert process.wait(timeout=120) == 1
     assert "EngineDeadError" in (tmp_path / "out.log").read_text() or "engine" in (tmp_path / "out.log").read_text()
     assert children_gone(tmp_path)
+
+
+def test_trl_s_client_talks_to_the_server_and_it_is_gone_afterwards(inputs, tmp_path):
+    from trl.generation.vllm_client import VLLMClient
+
+    served = {"gpu_memory_utilization": 0.1, "max_model_len": 128, "enforce_eager": True}
+    settings = TrainSettings.model_validate({"grpo": {"use_vllm": True}, "layout": "server", "vllm_serve": served})
+    with server.serving(settings, inputs / "model" / "files", tmp_path, Lease(["0"], [])) as running:
+        client = VLLMClient(base_url=running.environment["OPENR1_REPRO_VLLM_SERVER"], connection_timeout=60)
+        assert client.get_server_info()["model_config"]["logprobs_mode"] == "processed_logprobs"
+        completed = client.generate(prompts=[[5, 6, 7], [8, 9]], n=2, max_tokens=8, logprobs=0)
+        assert len(completed["completion_ids"]) == len(completed["logprobs"]) == 4
+    assert all(process.poll() is not None for process in running.processes.values())
 
 
 @needs_two
