@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # stages and Snakemake itself are found here, as after `source .venv/bin/activate`
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/workflow
-ENVS := uv workflow train-gpu train lighteval packages test lint
+ENVS := uv workflow train-gpu train lighteval packages test lint deepspeed
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce test test-all test-gpu bench lint lock lock-assets clean
@@ -30,6 +30,10 @@ reproduce: $(VENV)/.ready  ## the whole experiment of config/config.yaml; run ag
 	uv pip install --quiet --python $(BIN)/python --target .envs/test --require-hashes -r $<
 	@touch $@
 
+.envs/deepspeed/.ready: envs/deepspeed.txt $(VENV)/.ready
+	uv pip install --quiet --no-deps --python $(BIN)/python --target .envs/deepspeed --require-hashes -r $<
+	@touch $@
+
 .envs/lint/.ready: envs/lint.txt $(VENV)/.ready
 	uv venv --quiet --clear --python $(BIN)/python .envs/lint
 	uv pip install --quiet --python .envs/lint/bin/python --require-hashes -r $<
@@ -38,12 +42,12 @@ reproduce: $(VENV)/.ready  ## the whole experiment of config/config.yaml; run ag
 PYTEST = python -m openr1_repro.job --log logs/test-$(1).log --env $(1) -- tests
 FILES = $$(grep -rl --include='test_*.py' $(1) tests)
 
-test: $(VENV)/.ready .envs/test/.ready  ## the suite, in minutes, without a GPU and without a hub
+test: $(VENV)/.ready .envs/test/.ready .envs/deepspeed/.ready  ## the suite, in minutes, without a GPU and without a hub
 	$(call PYTEST,workflow) -m 'not slow and not train_env and not lighteval_env' $(ARGS)
 	$(call PYTEST,train) -m 'not slow and not gpu and train_env' $(call FILES,train_env) $(ARGS)
 	$(call PYTEST,lighteval) -m 'not slow and lighteval_env' $(call FILES,lighteval_env) $(ARGS)
 
-test-all: $(VENV)/.ready .envs/test/.ready  ## the suite with its slow parts
+test-all: $(VENV)/.ready .envs/test/.ready .envs/deepspeed/.ready  ## the suite with its slow parts
 	$(call PYTEST,workflow) -m 'not train_env and not lighteval_env' $(ARGS)
 	$(call PYTEST,train) -m 'train_env and not gpu' $(call FILES,train_env) $(ARGS)
 	$(call PYTEST,lighteval) -m lighteval_env $(call FILES,lighteval_env) $(ARGS)
@@ -63,7 +67,7 @@ bench: $(VENV)/.ready  ## benchmarks against peers; rows go to benchmarks/result
 
 lock:  ## resolve envs/*.in anew into envs/*.txt: hashes, no addresses
 	for name in $(ENVS); do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --no-emit-find-links envs/$$name.in -o envs/$$name.txt || exit 1; done
+	  --no-emit-index-url --no-emit-find-links $$([ $$name = deepspeed ] && echo --no-deps) envs/$$name.in -o envs/$$name.txt || exit 1; done
 
 lock-assets: $(VENV)/.ready  ## pin every file of the chosen variants' models and data sets in config/assets.lock.json
 	@snakemake --cores all lock

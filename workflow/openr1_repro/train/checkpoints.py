@@ -18,7 +18,7 @@ DIGESTS = "digests.json"
 # What only resuming needs: the optimizer is 2 to 3 times the weights, so it is neither published nor kept for long.
 RESUME_ONLY = (
     "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "rng_state*.pth", "rollout-*.pt", "trainer_state.json",
-    "training_args.bin", "entropy_ctrl_state.json", "global_step*", "latest", "zero_to_fp32.py", DIGESTS,
+    "training_args.bin", "entropy_ctrl_state.json", "global_step*", "latest", "zero_to_*.py", DIGESTS,
 )  # fmt: skip
 WEIGHTS = ("*.safetensors",)
 
