@@ -61,9 +61,11 @@ def test_a_worker_holds_no_torch(pool):
 
 def test_a_killed_worker_is_replaced_and_its_items_are_judged(pool):
     pool.check([Item("$7$", r"\boxed{7}")])
-    threading.Timer(0.05, os.kill, (pool.workers[0].pid, signal.SIGKILL)).start()
-    items = [Item("$7$", rf"{n} \boxed{{{n}}}") for n in range(300)]
+    timer = threading.Timer(0.02, os.kill, (pool.workers[0].pid, signal.SIGKILL))
+    items = [Item("$7$", rf"{n} \boxed{{\frac{{{n}}}{{1}}}}") for n in range(300)]  # to be parsed: it takes a while
+    timer.start()
     results = pool.check(items)
+    assert not timer.is_alive()
     wrong = [n for n, result in enumerate(results) if result.verdict is not (n == 7)]
     assert len(wrong) <= 1  # the one it was at, if any, counts as wrong
     os.kill(pool.workers[0].pid, signal.SIGKILL)  # idle this time
