@@ -48,7 +48,8 @@ def test_every_request_is_answered_once_and_the_same_again(command, tiny_model, 
     assert pl.read_parquet(tmp_path / "responses.parquet").equals(rows)
 
 
-def test_an_engine_that_dies_leaves_what_was_finished(command, tiny_model, tmp_path):
+@pytest.mark.parametrize("victim", ["spawn_main", "EngineCore"])
+def test_an_engine_that_dies_leaves_what_was_finished(command, tiny_model, tmp_path, victim):
     model = tiny_model()
     process = subprocess.Popen(
         command(model, samples=60, max_new_tokens=100), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -57,7 +58,8 @@ def test_an_engine_that_dies_leaves_what_was_finished(command, tiny_model, tmp_p
     while not any(path.stat().st_size > 2000 for path in store.glob("*.jsonl")):
         assert process.poll() is None, process.communicate()[1][-2000:]
         time.sleep(0.1)
-    (worker,) = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    children = psutil.Process(process.pid).children(recursive=victim == "EngineCore")
+    (worker,) = [child for child in children if victim in child.name() + " ".join(child.cmdline())]
     os.kill(worker.pid, signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1

@@ -190,6 +190,7 @@ def _serve(pipe: Any, folder: str, options: dict[str, Any], gpus: str) -> None:
         import vllm
 
         engine = vllm.LLM(folder, **options).llm_engine
+        threading.Thread(target=_end_with, args=(multiprocessing.active_children(),), daemon=True).start()
         pipe.send([])
         finished: list[tuple[int, list[int], str | None]] = []
         handed_over = time.monotonic()
@@ -217,6 +218,12 @@ def _serve(pipe: Any, folder: str, options: dict[str, Any], gpus: str) -> None:
     finally:
         if engine is not None:
             engine.engine_core.shutdown()  # else leaving waits for vLLM's own processes, which wait for requests
+
+
+def _end_with(children: list[Any]) -> None:
+    """End this process when one of vLLM's own has ended: killed, it would be waited for without end (vLLM 0.26 to 0.31)."""
+    multiprocessing.connection.wait([child.sentinel for child in children])
+    os._exit(1)
 
 
 def _take(pipe: Any, inbox: "queue.SimpleQueue[Any]") -> None:

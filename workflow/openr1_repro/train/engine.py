@@ -7,10 +7,14 @@ in one batch), and log-probabilities stay on the GPU until all completions are d
 """
 
 import contextlib
+import multiprocessing
+import multiprocessing.connection
 import os
 import pickle
 import re
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,7 @@ import torch
 from torch.multiprocessing.reductions import reduce_tensor
 from trl.generation.vllm_generation import VLLMGeneration
 
+from openr1_repro.stage import UserError
 from openr1_repro.train.process import die_with_parent
 
 BUCKET_BYTES = 1 << 30
@@ -87,12 +92,49 @@ class TrainerExtension:
         return pickle.dumps((names, np.concatenate(numbers), *(torch.cat(column).cpu().numpy() for column in columns)))
 
 
+class EngineProcess:
+    """The engine's process, watched: vLLM (0.26 to 0.31) waits for ever for an engine that was killed while it was asked."""
+
+    def __init__(self, processes: Collection[Any]) -> None:
+        self.processes = processes
+        self.is_asked = False
+        signal.signal(signal.SIGRTMIN, self._on_death)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @contextlib.contextmanager
+    def asked(self) -> Iterator[None]:
+        """While inside, in the main thread, the engine's death is an error.
+
+        Raises:
+            UserError: if it dies, or has died before.
+        """
+        self.is_asked = True
+        try:
+            if not all(process.is_alive() for process in self.processes):
+                self._on_death()
+            yield
+        finally:
+            self.is_asked = False
+
+    def _watch(self) -> None:
+        multiprocessing.connection.wait([process.sentinel for process in self.processes])
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGRTMIN)  # wakes it, whatever it waits for
+
+    def _on_death(self, *_: Any) -> None:
+        if self.is_asked:
+            raise UserError(
+                "the vLLM engine died; its own words, if it had any, stand above. If memory ran out, lower `grpo` →"
+                " `vllm_gpu_memory_utilization` or `per_device_train_batch_size`; then rerun: it goes on from the last checkpoint"
+            )
+
+
 class OwnProcessEngine(VLLMGeneration):
     """TRL's VLLMGeneration for one GPU a process, with the engine in a process of its own."""
 
     def _init_vllm(self) -> None:
         from vllm import LLM
 
+        children = set(multiprocessing.active_children())
         with only_gpu(self.accelerator.device.index or 0):
             self.llm = LLM(
                 model=self.model.name_or_path,
@@ -107,6 +149,7 @@ class OwnProcessEngine(VLLMGeneration):
                 trust_remote_code=self.trust_remote_code,
                 worker_extension_cls=f"{TrainerExtension.__module__}.{TrainerExtension.__name__}",
             )
+        self.engine = EngineProcess(set(multiprocessing.active_children()) - children)
         self.llm.collective_rpc("keep_logprobs")
         self.dtype = self.llm.llm_engine.model_config.dtype
         self.buffer = torch.empty(0, dtype=self.dtype, device=self.accelerator.device)
@@ -139,7 +182,8 @@ class OwnProcessEngine(VLLMGeneration):
     def _send(self, places: list[tuple[str, list[int], int]]) -> None:
         if places:
             torch.cuda.synchronize()
-            self.llm.collective_rpc("load_shared", args=(pickle.dumps((*reduce_tensor(self.buffer), places)),))
+            with self.engine.asked():
+                self.llm.collective_rpc("load_shared", args=(pickle.dumps((*reduce_tensor(self.buffer), places)),))
 
     def generate(self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None) -> tuple:
         """One completion for each of ``prompts`` (TRL repeats a prompt for its group).
@@ -170,7 +214,7 @@ class OwnProcessEngine(VLLMGeneration):
                 **self.generation_kwargs,
             }
         )
-        with profiler or contextlib.nullcontext():
+        with profiler or contextlib.nullcontext(), self.engine.asked():
             outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False)
             (packed,) = self.llm.collective_rpc("take_logprobs")
         if self.enable_sleep_mode:
