@@ -198,7 +198,7 @@ class Project:
 
     def gpus_of_training(self, variant: str) -> int:
         """GPUs that a variant's training takes on all its machines."""
-        return self.gpus(variant) * self.variants[variant].train.accelerate.get("num_machines", 1)
+        return self.gpus(variant) * self.variants[variant].train.num_machines
 
     def download(self, asset: str) -> dict[str, Any]:
         """Settings of the download stage for one asset."""

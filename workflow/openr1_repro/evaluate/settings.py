@@ -85,8 +85,8 @@ class EvaluateSettings(Settings):
 
     @model_validator(mode="after")
     def _known_names(self) -> "EvaluateSettings":
-        counts = self.samples.values() if isinstance(self.samples, dict) else [self.samples or 1]
-        if self.samples == 0 or min(counts, default=1) < 1:
+        counts = self.samples.values() if isinstance(self.samples, dict) else [self.samples]
+        if any(count is not None and count < 1 for count in counts):
             raise ValueError("samples: at least 1 a problem")
         if isinstance(self.samples, dict) and (unknown := set(self.samples) - set(self.benchmarks)):
             raise ValueError(f"samples: {', '.join(sorted(unknown))} is not among benchmarks")

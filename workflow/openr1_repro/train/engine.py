@@ -222,14 +222,12 @@ class OwnProcessEngine(VLLMGeneration):
             self._llm_weights_sleeping = True
         completions = [output.outputs[0] for output in outputs]
         ids = [list(completion.token_ids) for completion in completions]
-        if (
-            packed is None
-        ):  # with `logprobs=0` each position holds the sampled token's alone: one number a token in the flat list
+        if packed is None:
+            # With `logprobs=0` each position holds the sampled token's alone: the flat list has one number a token.
             logprobs = [completion.logprobs.logprobs for completion in completions]
         else:
-            logprobs = sort_logprobs(
-                packed, [output.request_id for output in outputs], [len(prompt) for prompt in prompts], ids
-            )
+            names = [output.request_id for output in outputs]
+            logprobs = sort_logprobs(packed, names, [len(prompt) for prompt in prompts], ids)
         # `zip` makes the innermost lists, one number each, as TRL takes them apart; half a million at once would keep Python's
         # garbage collector busy for a second.
         return prompts, ids, [zip(row) for row in logprobs], None

@@ -27,6 +27,7 @@ def accelerate_config(settings: TrainSettings) -> dict[str, Any]:
     type alone, and each rank finds out from `use_cpu` that it is on a CPU.
     """
     several = settings.num_processes > 1
+    torchrun = several or "deepspeed_config" in settings.accelerate
     config: dict[str, Any] = {
         "compute_environment": "LOCAL_MACHINE",
         "distributed_type": "MULTI_GPU" if several else "NO",
@@ -34,9 +35,7 @@ def accelerate_config(settings: TrainSettings) -> dict[str, Any]:
         "num_machines": 1,
         "mixed_precision": "bf16" if settings.option("bf16") is not False and settings.uses_gpus else "no",
         "use_cpu": not settings.uses_gpus,
-        "main_process_port": 0
-        if several or "deepspeed_config" in settings.accelerate
-        else None,  # a free one, by torchrun
+        "main_process_port": 0 if torchrun else None,  # 0: a free one
         **settings.accelerate,
     }
     if deepspeed := settings.accelerate.get("deepspeed_config"):
@@ -66,18 +65,16 @@ def launcher(machines: int) -> list[str]:
             " run with `--profile profiles/slurm` (docs/train.md, several nodes)"
         )
     cores = os.environ.get("SLURM_CPUS_PER_TASK")
-    return [
-        *(
-            "srun",
-            "--overlap",
-            f"--nodes={machines}",
-            f"--ntasks={machines}",
-            "--ntasks-per-node=1",
-            "--kill-on-bad-exit=1",
-        ),
-        *([f"--cpus-per-task={cores}"] if cores else []),
-        *("bash", "-c", f'exec "$0" -m {launch} --machine_rank "$SLURM_NODEID" "$@"', sys.executable),
+    words = [
+        "srun",
+        "--overlap",
+        f"--nodes={machines}",
+        f"--ntasks={machines}",
+        "--ntasks-per-node=1",
+        "--kill-on-bad-exit=1",
     ]
+    words += [f"--cpus-per-task={cores}"] if cores else []
+    return [*words, "bash", "-c", f'exec "$0" -m {launch} --machine_rank "$SLURM_NODEID" "$@"', sys.executable]
 
 
 @contextlib.contextmanager
@@ -140,7 +137,7 @@ def run_training(
     write_json(work / "accelerate.json", accelerate_config(settings))
     for beat in (work / "heartbeat").glob("rank-*"):
         beat.unlink()
-    machines = settings.accelerate.get("num_machines", 1)
+    machines = settings.num_machines
     command = [*launcher(machines), "--config_file", str(work / "accelerate.json"), "--quiet", "-m", module, *arguments]
     started = time.time()
     threads = max(1, (os.cpu_count() or 1) * machines // settings.num_processes)

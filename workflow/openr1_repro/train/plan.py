@@ -32,9 +32,8 @@ HALF_TOKENS = (
 FORWARD_SHARE = 0.6  # of training's rate, in the pass for the old log-probabilities: 1.3 to 1.5 s
 STEP_SECONDS = 0.0007  # decoding one token of every sequence, before weights and sequences
 SEQUENCE_SECONDS = 0.0375e-3  # a sequence's part of that with TRL's engine: 64 sequences 16,400 tokens/s, 256 23,000
-FAST_SEQUENCE_SECONDS = (
-    0.02e-3  # with `fast_generation`: from vLLM alone, 55,000 tokens/s at 256; held in training (docs/train.md)
-)
+# with `fast_generation`: from vLLM alone, 55,000 tokens/s at 256; held in training (docs/train.md)
+FAST_SEQUENCE_SECONDS = 0.02e-3
 REST_SECONDS = 0.4  # rewards, padding, logging
 SYNC_SECONDS_PER_GIB = 0.1  # giving the engine new weights
 CONTEXT_GIB = 2.0  # CUDA, NCCL, kernels' workspaces
@@ -266,7 +265,7 @@ def plan(
     row.step_seconds = {name: round(seconds, 2) for name, seconds in row.step_seconds.items()}
     row.seconds_per_step = round(sum(row.step_seconds.values()), 2)
     row.hours = round(row.steps * row.seconds_per_step / 3600, 2)
-    row.money = round(row.hours * settings.num_gpus * settings.accelerate.get("num_machines", 1) * price, 2)
+    row.money = round(row.hours * settings.num_gpus * settings.num_machines * price, 2)
     return row
 
 

@@ -198,6 +198,11 @@ class TrainSettings(Settings):
         return self.accelerate.get("num_processes", 1)
 
     @property
+    def num_machines(self) -> int:
+        """Machines that training is spread over."""
+        return self.accelerate.get("num_machines", 1)
+
+    @property
     def uses_gpus(self) -> bool:
         """False when `grpo` says `use_cpu`."""
         return not self.grpo.get("use_cpu", False)
@@ -214,7 +219,7 @@ class TrainSettings(Settings):
         """GPUs taken on this machine, training and serving; 0 on a CPU."""
         if not self.uses_gpus:
             return 0
-        return self.num_processes // self.accelerate.get("num_machines", 1) + self.num_serving_gpus
+        return self.num_processes // self.num_machines + self.num_serving_gpus
 
     def option(self, name: str) -> Any:
         """The value that TRL will see for an option of GRPOConfig: ours, or its own default."""
@@ -297,7 +302,7 @@ def inconsistencies(settings: TrainSettings) -> dict[tuple[str | int, ...], str]
         found["grpo", "vllm_tensor_parallel_size"] = f"{tensor_parallel} does not divide {processes} processes"
     if not settings.uses_gpus and settings.option("use_vllm"):
         found["grpo", "use_vllm"] = "vLLM needs a GPU: set it false, or `use_cpu` false"
-    machines = settings.accelerate.get("num_machines", 1)
+    machines = settings.num_machines
     if processes % machines:
         found["accelerate", "num_processes"] = f"{processes} does not divide by {machines} machines"
     if settings.option("save_only_model"):
