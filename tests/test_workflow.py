@@ -207,9 +207,8 @@ def test_what_needs_no_gpu_runs_without_one(project: Path) -> None:
     (project / "config/variants/gpu.yaml").write_text("base: tiny\ntrain:\n  grpo:\n    use_cpu: false\n")
     done = snakemake(project, "--config", "variants=[gpu]", "--until", "prepare")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (
-        "gpu asks for 1 GPUs" in (refused := snakemake(project, "--config", "variants=[gpu]")).stdout + refused.stderr
-    )
+    refused = snakemake(project, "--config", "variants=[gpu]")
+    assert "gpu asks for 1 GPUs" in refused.stdout + refused.stderr
 
 
 def test_bad_config_stops_before_any_job(project: Path) -> None:

@@ -1,6 +1,9 @@
 """A small world on disk: data sets with OpenR1-Math's schema, a byte-level tokenizer, benchmarks; laid out as the download stage does."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,16 @@ class World:
         output = self.root / "prompts"
         prepare(StageSettings.model_validate(self.settings(**settings)), self.assets, output, pass_rates, cache)
         return Result(output)
+
+    def command(self, output: Path, *arguments: str, **settings: Any) -> "subprocess.CompletedProcess[str]":
+        """Run the stage as a command of its own, settings in a file."""
+        file = self.root / "settings.json"
+        file.write_text(json.dumps(self.settings(**settings)))
+        words = [sys.executable, "-m", "openr1_repro.prepare", "--settings", f"@{file}", "--assets", str(self.assets)]
+        environment = os.environ | {"PYTHONPATH": "workflow"}
+        return subprocess.run(
+            [*words, "--output", str(output), *arguments], env=environment, capture_output=True, text=True
+        )
 
 
 class Result:

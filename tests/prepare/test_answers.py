@@ -1,11 +1,7 @@
 """Answers: the shortcut agrees with math-verify, hostile answers end, verdicts are kept."""
 
 import importlib
-import json
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,26 +127,13 @@ def test_the_workers_short_ways_change_no_reading(answers: list[str]) -> None:
 
 def test_readings_are_kept(world: World, tmp_path: Path) -> None:
     """From run to run, whatever the other settings; for one time limit, so that what ran before changes nothing."""
-    cache, settings = tmp_path / "cache", tmp_path / "settings.json"
+    cache = tmp_path / "cache"
     golds = ["5", "\\sqrt{2}", "\\approx 3", "(1,2)", "\\frac{\\pi}{2}", "0.5"]
     world.dataset([row(f"Count {n} sheep.", gold) for n, gold in enumerate(golds)])
 
     def run(*arguments: str, **prepare: Any) -> tuple[str, dict[str, bytes]]:
-        settings.write_text(json.dumps(world.settings(**prepare)))
         output = tmp_path / "out"
-        command = [
-            sys.executable,
-            "-m",
-            "openr1_repro.prepare",
-            "--settings",
-            f"@{settings}",
-            "--assets",
-            str(world.assets),
-        ]
-        environment = os.environ | {"PYTHONPATH": "workflow"}
-        done = subprocess.run(
-            [*command, "--output", str(output), *arguments], env=environment, capture_output=True, text=True
-        )
+        done = world.command(output, *arguments, **prepare)
         assert done.returncode == 0, done.stderr
         return done.stdout, {file.name: file.read_bytes() for file in output.iterdir()}
 

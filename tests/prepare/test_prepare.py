@@ -52,27 +52,10 @@ def test_runs_and_explains_itself(world: World) -> None:
 
 def test_reads_whole_files_from_the_command_line(world: World, tmp_path: Path) -> None:
     world.dataset(sums(5))
-    settings = tmp_path / "settings.json"
-    settings.write_text(json.dumps(world.settings(**FAST)))
-    command = [
-        sys.executable,
-        "-m",
-        "openr1_repro.prepare",
-        "--settings",
-        f"@{settings}",
-        "--assets",
-        str(world.assets),
-    ]
-    environment = os.environ | {"PYTHONPATH": "workflow"}
-    done = subprocess.run(
-        [*command, "--output", str(tmp_path / "out")], env=environment, capture_output=True, text=True
-    )
+    done = world.command(tmp_path / "out", **FAST)
     assert done.returncode == 0, done.stderr
     assert "5 to train on" in done.stdout
-    settings.write_text(json.dumps(world.settings(seed="x", sample={"sise": 3})))
-    done = subprocess.run(
-        [*command, "--output", str(tmp_path / "out")], env=environment, capture_output=True, text=True
-    )
+    done = world.command(tmp_path / "out", seed="x", sample={"sise": 3})
     assert done.returncode == 1
     assert "prepare.seed" in done.stderr and "prepare.sample.sise" in done.stderr and "Traceback" not in done.stderr
 

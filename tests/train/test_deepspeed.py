@@ -20,14 +20,6 @@ import tiny  # noqa: E402
 from running import children_gone, log_of, start, train, wait_for, weights_of  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    tiny.make_model(folder / "model")
-    tiny.make_prompts(folder / "prompts")
-    return folder
-
-
 @pytest.mark.parametrize("stage", [2, 3])
 def test_sharded_training_stops_resumes_and_publishes_whole_models(inputs, tmp_path, monkeypatch, stage):
     from transformers import AutoModelForCausalLM

@@ -18,14 +18,6 @@ from running import children_gone, log_of, start, train, wait_for, weights_of  #
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    tiny.make_model(folder / "model")
-    tiny.make_prompts(folder / "prompts")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def unbroken(inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
     status, output = train(inputs, folder, tiny.settings(save_steps=1))
