@@ -9,7 +9,6 @@ installed (a cluster's module, a container), ``OPENR1_REPRO_PYTHON=/path/to/pyth
 """
 
 import argparse
-import ctypes
 import fcntl
 import hashlib
 import io
@@ -23,12 +22,12 @@ import time
 from collections import deque
 from pathlib import Path
 
+from openr1_repro.process import die_with_parent
 from openr1_repro.stage import UserError, run
 
 LOCKS = Path(__file__).parents[2] / "envs"
 TAIL_LINES = 20
 PROGRESS_SECONDS = 2.0
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def python_of(name: str) -> str:
@@ -66,11 +65,6 @@ def python_of(name: str) -> str:
     return str((environment / "bin" / "python").absolute())
 
 
-def _end_with_parent() -> None:
-    """In the child: get SIGTERM when this process dies, however it dies, so that no stage runs on beside its rerun."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def main() -> None:
     """Run the command after ``--``, mirror what it prints, and explain a failure."""
     parser = argparse.ArgumentParser(description="Run a stage in its environment, with a log.")
@@ -93,7 +87,11 @@ def main() -> None:
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with open(arguments.log, "w", encoding="utf-8") as log:
         child = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
         )
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, lambda received, _: child.send_signal(received))

@@ -1,6 +1,5 @@
 """Which gold answers a verifier can use: math-verify reads them in worker processes that die when one hangs."""
 
-import ctypes
 import logging
 import multiprocessing
 import os
@@ -18,6 +17,7 @@ import polars as pl
 from pebble import ProcessExpired, ProcessPool
 
 from openr1_repro.code import code_digest
+from openr1_repro.process import die_with_parent
 from openr1_repro.stage import digest, replacing
 
 _CHUNK = 64
@@ -159,7 +159,7 @@ def _parsed(answer: str) -> tuple[list[Any], list[Any]]:
 
 
 def _set_up_worker() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives the stage, however that ends
+    die_with_parent()  # no worker outlives the stage, however that ends
     resource.setrlimit(resource.RLIMIT_AS, (_WORKER_MEMORY, _WORKER_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.WARNING)  # math-verify warns on every call that it has no time limit of its own

@@ -22,8 +22,8 @@ import torch
 from torch.multiprocessing.reductions import reduce_tensor
 from trl.generation.vllm_generation import VLLMGeneration
 
+from openr1_repro.process import die_with_parent
 from openr1_repro.stage import UserError
-from openr1_repro.train.process import die_with_parent
 
 BUCKET_BYTES = 1 << 30
 ENGINE_PROCESS = "OPENR1_REPRO_ENGINE"

@@ -27,9 +27,9 @@ from trl import GRPOConfig
 from trl.trainer import grpo_trainer
 
 from openr1_repro import rewards
+from openr1_repro.process import die_with_parent
 from openr1_repro.stage import Chat, UserError, add_settings_argument, parse_settings, write_json
 from openr1_repro.train.engine import OwnProcessEngine
-from openr1_repro.train.process import die_with_parent
 from openr1_repro.train.settings import TrainSettings, TrainStage
 from openr1_repro.train.trainer import Trainer
 

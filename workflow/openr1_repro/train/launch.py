@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from openr1_repro.process import SUPERVISOR, die_with_parent
 from openr1_repro.stage import UserError, write_json
-from openr1_repro.train.process import SUPERVISOR, die_with_parent
 from openr1_repro.train.settings import TrainSettings
 
 POLL_SECONDS = 0.2

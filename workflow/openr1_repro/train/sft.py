@@ -14,9 +14,9 @@ from datasets import Dataset
 from pyarrow import parquet
 from trl import SFTConfig, SFTTrainer
 
+from openr1_repro.process import die_with_parent
 from openr1_repro.stage import add_settings_argument, parse_settings, write_json
 from openr1_repro.train.grpo import load_tokenizer
-from openr1_repro.train.process import die_with_parent
 from openr1_repro.train.settings import WarmStartStage
 from openr1_repro.train.trainer import Resumable
 
