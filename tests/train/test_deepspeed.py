@@ -38,6 +38,7 @@ def test_sharded_training_stops_resumes_and_publishes_whole_models(inputs, tmp_p
     status, output = train(inputs, tmp_path, settings)
     assert status == 0, output
     assert "resuming from step-" in output
+    assert "left open" not in output
     assert [row["step"] for row in log_of(tmp_path)] == [1, 2, 3, 4]
     assert json.loads((tmp_path / "training" / "train.json").read_text())["processes"] == 2
     assert list(weights_of(tmp_path)) == ["step-1", "step-2", "step-3", "step-4"]

@@ -101,6 +101,7 @@ def test_two_processes_stop_and_resume_with_another_recipe_starting_afresh(input
     status, output = train(inputs, tmp_path, settings)
     assert status == 0, output
     assert "resuming from step-" in output
+    assert "left open" not in output
     assert json.loads((tmp_path / "training" / "train.json").read_text())["processes"] == 2
     assert [row["step"] for row in log_of(tmp_path)] == [1, 2, 3]
     settings["train"]["grpo"]["max_steps"] = 1

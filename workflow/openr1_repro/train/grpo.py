@@ -73,6 +73,7 @@ def main() -> None:
 
     if trainer.accelerator.is_main_process:
         write_json(arguments.work / "facts.json", facts(trainer, attention))
+    trainer.accelerator.end_training()  # a Gloo thread that the interpreter's end overtakes aborts a rank that had finished
 
 
 def load_tokenizer(model: Path, chat: Chat) -> PreTrainedTokenizerBase:

@@ -73,6 +73,7 @@ def main() -> None:
         write_json(
             arguments.work / "facts.json", {"steps": trainer.state.global_step, "max_steps": trainer.state.max_steps}
         )
+    trainer.accelerator.end_training()  # as in grpo.py
 
 
 if __name__ == "__main__":
