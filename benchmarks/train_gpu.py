@@ -41,8 +41,9 @@ SEED = {
 }
 # Name → (grpo options, other train settings, steps before timing, steps timed). A window of 32 micro-batches is 4 optimizer steps.
 VARIANTS = {
-    "ours": (BATCHED, {"fast_generation": True, "old_logprobs": "sampler"}, 4, 8),
-    "ours-recompute": (BATCHED, {"fast_generation": True}, 4, 4),
+    "ours": (BATCHED, {"old_logprobs": "sampler"}, 4, 8),
+    "ours-mp": (BATCHED, {"old_logprobs": "sampler", "vllm": {"distributed_executor_backend": "mp"}}, 4, 8),
+    "ours-recompute": (BATCHED, {}, 4, 4),
     "trl": (BATCHED, {"fast_generation": False}, 4, 4),
     "seed": (SEED, {"fast_generation": False}, 1, 3),
 }

@@ -3,7 +3,8 @@
     PYTHONPATH=workflow python benchmarks/train_seeds.py --model results/warm-starts/KEY --prompts results/prompts/KEY --out /tmp/seeds
 
 Every run is the train stage with the variant's recipe (smollm2-warm), `--steps` long; all run at once on one GPU, so their seconds mean
-nothing. "fast": an engine process of its own, its log-probabilities as the old policy's, four optimizer steps a generation, large batches.
+nothing. Each starts when the one before has done a step: vLLM measures the GPU's free memory while it starts, and takes what another
+process claims or gives back meanwhile for its own. "fast": an engine process of its own, its log-probabilities as the old policy's, four optimizer steps a generation, large batches.
 "seed-like": TRL's engine, recomputed log-probabilities, a generation for every step, small batches, gradient checkpointing. Row
 train.seeds: mean reward of the last quarter both ways; its curves are means of five steps a seed.
 """
@@ -90,9 +91,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--memory", type=float, default=0.08, help="vllm_gpu_memory_utilization of each run")
-    parser.add_argument(
-        "--stagger", type=float, default=10.0, help="seconds between starts: vLLM measures memory while it starts"
-    )
     parser.add_argument("--deadline", type=float, default=1800.0, help="seconds after which what is there is reported")
     arguments = parser.parse_args()
     ends = time.time() + arguments.deadline
@@ -101,8 +99,10 @@ def main() -> None:
         for way in WAYS:
             folder = arguments.out / f"{way}-{seed}"
             stage = settings_of(arguments.variant, way, seed, arguments.steps, arguments.memory)
-            runs[way, seed] = start(stage, folder, arguments.model, arguments.prompts)
-            time.sleep(arguments.stagger)
+            runs[way, seed] = run = start(stage, folder, arguments.model, arguments.prompts)
+            log = folder / "work" / "log.jsonl"
+            while time.time() < ends and run.poll() is None and not (log.exists() and log.stat().st_size):
+                time.sleep(0.2)
     while time.time() < ends and any(run.poll() is None for run in runs.values()):
         time.sleep(1.0)
     for run in runs.values():

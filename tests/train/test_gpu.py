@@ -52,15 +52,17 @@ def deepspeed(stage, gpus=1):
     }  # fmt: skip
 
 
+EAGER = {"vllm": {"enforce_eager": True}}  # starts in half the time
 LAYOUTS = {
     "engine of its own": {},
-    "log-probabilities of the sampler": {"train": {"old_logprobs": "sampler"}},
-    "sleep mode": {"vllm_enable_sleep_mode": True},
+    "worker of its own": {"train": {"vllm": {"distributed_executor_backend": "mp"}}},
+    "log-probabilities of the sampler": {"train": {"old_logprobs": "sampler", **EAGER}},
+    "sleep mode": {"vllm_enable_sleep_mode": True, "train": EAGER},
     "engine of TRL": {"train": {"fast_generation": False}},
-    "LoRA": {"train": {"lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]}}},
-    "ZeRO-2": {"train": deepspeed(2)},
-    "ZeRO-3": {"train": deepspeed(3)},
-    "Liger": {"use_liger_kernel": True},
+    "LoRA": {"train": {"lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]}, **EAGER}},
+    "ZeRO-2": {"train": deepspeed(2) | EAGER},
+    "ZeRO-3": {"train": deepspeed(3) | EAGER},
+    "Liger": {"use_liger_kernel": True, "train": EAGER},
 }
 ON_TWO = {
     "DDP": {"gpus": 2},
@@ -87,7 +89,7 @@ def test_every_layout_trains_and_generates_with_the_trained_weights(inputs, tmp_
 
 
 def test_a_run_stopped_again_and_again_in_the_middle_of_a_step_ends_at_its_last_step(inputs, tmp_path):
-    settings = on_gpu(max_steps=60, save_steps=5)
+    settings = on_gpu(max_steps=60, save_steps=5, train=EAGER)
     for step, kill in ((12, "SIGTERM"), (24, "SIGKILL"), (36, "SIGTERM"), (48, "SIGKILL")):
         process = start(inputs, tmp_path, settings, gpus="0")
         wait_for(tmp_path, f"step {step}/60", process)
@@ -109,7 +111,7 @@ def test_a_run_stopped_again_and_again_in_the_middle_of_a_step_ends_at_its_last_
 
 
 def test_a_dead_engine_stops_the_run(inputs, tmp_path):
-    process = start(inputs, tmp_path, on_gpu(max_steps=1000), gpus="0")
+    process = start(inputs, tmp_path, on_gpu(max_steps=1000, train=EAGER), gpus="0")
     wait_for(tmp_path, "step 3/1000", process)
     (engine,) = [
         p
@@ -126,7 +128,7 @@ def test_trl_s_client_talks_to_the_server_and_it_is_gone_afterwards(inputs, tmp_
     from trl.generation.vllm_client import VLLMClient
 
     served = {"gpu_memory_utilization": 0.1, "max_model_len": 128, "enforce_eager": True}
-    settings = TrainSettings.model_validate({"grpo": {"use_vllm": True}, "layout": "server", "vllm_serve": served})
+    settings = TrainSettings.model_validate({"grpo": {"use_vllm": True}, "layout": "server", "vllm": served})
     with server.serving(settings, inputs / "model" / "files", tmp_path, Lease(["0"], [])) as running:
         client = VLLMClient(base_url=running.environment["OPENR1_REPRO_VLLM_SERVER"], connection_timeout=60)
         assert client.get_server_info()["model_config"]["logprobs_mode"] == "processed_logprobs"
@@ -137,7 +139,7 @@ def test_trl_s_client_talks_to_the_server_and_it_is_gone_afterwards(inputs, tmp_
 
 @needs_two
 def test_the_server_layout_runs_and_stops_when_its_server_is_killed(inputs, tmp_path):
-    layout = {"layout": "server", "vllm_serve": {"gpu_memory_utilization": 0.1, "max_model_len": 128}}
+    layout = {"layout": "server", "vllm": {"gpu_memory_utilization": 0.1, "max_model_len": 128}}
     settings = on_gpu(max_steps=20, train=layout)
     for name in ("vllm_gpu_memory_utilization", "vllm_max_model_length"):
         del settings["train"]["grpo"][name]

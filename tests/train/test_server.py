@@ -16,7 +16,7 @@ from openr1_repro.train.settings import TrainSettings
 SERVED = {
     "grpo": {"use_vllm": True, "vllm_server_timeout": 30.0},
     "layout": "server",
-    "vllm_serve": {"enforce_eager": True},
+    "vllm": {"enforce_eager": True},
 }
 
 

@@ -21,7 +21,7 @@ def test_all_mistakes_at_once_each_at_its_key():
         grpo={"learning_rat": 1.0, "learning_rate": "1e-6", "lr_scheduler_type": "cosin", "output_dir": "x"},
         accelerate={"num_proceses": 7, "deepspeed_config": {"zero_stag": 2}},
         lora={"r": "x"},
-        vllm_serve={"tensor_paralel_size": 2},
+        vllm={"tensor_paralel_size": 2},
     )
     assert "did you mean `learning_rate`" in found["grpo", "learning_rat"]
     assert "write 1e-06" in found["grpo", "learning_rate"]
@@ -30,7 +30,7 @@ def test_all_mistakes_at_once_each_at_its_key():
     assert "did you mean `num_processes`" in found["accelerate", "num_proceses"]
     assert "did you mean `zero_stage`" in found["accelerate", "deepspeed_config", "zero_stag"]
     assert "must be int" in found["lora", "r"]
-    assert "did you mean `tensor_parallel_size`" in found["vllm_serve", "tensor_paralel_size"]
+    assert "did you mean `tensor_parallel_size`" in found["vllm", "tensor_paralel_size"]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,17 @@ def test_all_mistakes_at_once_each_at_its_key():
         ),
         ({"grpo": {"use_cpu": True, "use_vllm": True}}, ("grpo", "use_vllm"), "needs a GPU"),
         ({"layout": "server"}, ("layout",), "use_vllm"),
-        ({"vllm_serve": {"tensor_parallel_size": 2}}, ("vllm_serve",), "layout: server"),
+        ({"vllm": {"enforce_eager": True}}, ("vllm",), "layout: server"),
+        (
+            {"vllm": {"enforce_eager": True}, "grpo": {"use_vllm": True}, "fast_generation": False},
+            ("vllm",),
+            "fast_generation",
+        ),
+        (
+            {"vllm": {"max_model_len": 64}, "grpo": {"use_vllm": True}},
+            ("vllm", "max_model_len"),
+            "vllm_max_model_length",
+        ),
         ({"completions_per_step": 12}, ("completions_per_step",), "12 does not divide by 8 × 1"),
         (
             {"completions_per_step": 64, "grpo": {"gradient_accumulation_steps": 8}},

@@ -68,7 +68,7 @@ def reference() -> str:
         "# Config reference",
         "",
         "Made from the typed config by `python -m openr1_repro.reference`. Keys under `train.grpo`, `train.accelerate`, `train.lora`,",
-        "`train.vllm_serve`, `train.warm_start.sft` and `evaluate.vllm` are the upstream tools' own, checked against their option classes.",
+        "`train.vllm`, `train.warm_start.sft` and `evaluate.vllm` are the upstream tools' own, checked against their option classes.",
     ]
     for title, model in PAGES:
         lines += [

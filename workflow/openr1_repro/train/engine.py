@@ -14,7 +14,7 @@ import pickle
 import re
 import signal
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -129,7 +129,15 @@ class EngineProcess:
 
 
 class OwnProcessEngine(VLLMGeneration):
-    """TRL's VLLMGeneration for one GPU a process, with the engine in a process of its own."""
+    """TRL's VLLMGeneration for one GPU a process, with the engine in a process of its own.
+
+    Args:
+        engine_options: of vLLM's EngineArgs; see ``TrainSettings.vllm``.
+    """
+
+    def __init__(self, *args: Any, engine_options: Mapping[str, Any], **kwargs: Any) -> None:
+        self.engine_options = engine_options
+        super().__init__(*args, **kwargs)
 
     def _init_vllm(self) -> None:
         from vllm import LLM
@@ -140,14 +148,13 @@ class OwnProcessEngine(VLLMGeneration):
                 model=self.model.name_or_path,
                 gpu_memory_utilization=self.gpu_memory_utilization,
                 max_model_len=self.max_model_length,
-                max_num_seqs=self.max_num_seqs,
                 enable_sleep_mode=self.enable_sleep_mode,
                 model_impl=self.model_impl,
                 seed=self.accelerator.process_index,
-                max_num_batched_tokens=8192,
                 logprobs_mode="processed_logprobs",  # after temperature and truncation: the policy that was sampled from
                 trust_remote_code=self.trust_remote_code,
                 worker_extension_cls=f"{TrainerExtension.__module__}.{TrainerExtension.__name__}",
+                **{"max_num_seqs": self.max_num_seqs, "max_num_batched_tokens": 8192, **self.engine_options},
             )
         self.engine = EngineProcess(set(multiprocessing.active_children()) - children)
         self.llm.collective_rpc("keep_logprobs")

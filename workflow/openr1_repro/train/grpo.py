@@ -9,6 +9,7 @@ advantages, and the policy is moved towards the better completions (GRPO, arXiv:
 import argparse
 import contextlib
 import faulthandler
+import functools
 import gc
 import json
 import os
@@ -52,8 +53,8 @@ def main() -> None:
     tokenizer = load_tokenizer(arguments.model, stage.chat)
     dataset = Dataset(pyarrow.parquet.read_table(arguments.prompts))
     attention = choose_attention(settings)
-    if settings.fast_generation and settings.layout == "colocate" and settings.option("vllm_tensor_parallel_size") == 1:
-        grpo_trainer.VLLMGeneration = OwnProcessEngine  # TRL builds its engine itself and takes none from outside
+    if settings.own_engine:  # TRL builds its engine itself and takes none from outside
+        grpo_trainer.VLLMGeneration = functools.partial(OwnProcessEngine, engine_options=settings.vllm)
     with contextlib.closing(rewards.load(settings.rewards)) as engine:
         trainer = Trainer(
             model=str(arguments.model),

@@ -143,9 +143,8 @@ def decode_seconds(
     settings: TrainSettings, shape: Shape, sequences: float, bandwidth: float, tensor_parallel: int
 ) -> float:
     """Seconds for one token of each of ``sequences`` on one engine."""
-    fast = settings.fast_generation and settings.layout == "colocate" and tensor_parallel == 1
     weights = shape.parameters * 2 / tensor_parallel / (bandwidth * 1e12)
-    return STEP_SECONDS + weights + sequences * (FAST_SEQUENCE_SECONDS if fast else SEQUENCE_SECONDS)
+    return STEP_SECONDS + weights + sequences * (FAST_SEQUENCE_SECONDS if settings.own_engine else SEQUENCE_SECONDS)
 
 
 def plan(
@@ -220,16 +219,14 @@ def plan(
         )
 
     tensor_parallel = (
-        settings.vllm_serve.get("tensor_parallel_size", 1)
+        settings.vllm.get("tensor_parallel_size", 1)
         if settings.layout == "server"
         else settings.option("vllm_tensor_parallel_size")
     )
     engines = max(
         1, (settings.num_serving_gpus if settings.layout == "server" else settings.num_processes) // tensor_parallel
     )
-    utilization = (
-        settings.vllm_serve.get("gpu_memory_utilization", 0.9) if settings.layout == "server" else engine / gpu_gib
-    )
+    utilization = settings.vllm.get("gpu_memory_utilization", 0.9) if settings.layout == "server" else engine / gpu_gib
     room = (utilization * gpu_gib * GIB - shape.parameters * 2 / tensor_parallel) * tensor_parallel
     length = settings.option("max_completion_length")
     fits = int(room / (shape.kv_bytes_per_token * (prompt_tokens + length))) if settings.option("use_vllm") else 10**9

@@ -36,7 +36,7 @@ def command(settings: TrainSettings, model: Path, port: int) -> list[str]:
         "weight_transfer_config": {"backend": "nccl"},
         "logprobs_mode": "processed_logprobs",
         "max_logprobs": -1,
-        **settings.vllm_serve,
+        **settings.vllm,
     }
     words = [
         sys.executable,

@@ -27,6 +27,19 @@ OWNED = {
     "vllm_group_port": "the stage starts the server",
     "report_to": "set `report_to` beside `grpo`",
 }
+# Options of vLLM's EngineArgs that the engine of a training process gets from elsewhere.
+OWNED_ENGINE = {
+    "model": "the stage gives it",
+    "seed": "it follows from the process's rank",
+    "gpu_memory_utilization": "set `grpo` → `vllm_gpu_memory_utilization`",
+    "max_model_len": "set `grpo` → `vllm_max_model_length`",
+    "tensor_parallel_size": "set `grpo` → `vllm_tensor_parallel_size`, or `layout: server`",
+    "enable_sleep_mode": "set `grpo` → `vllm_enable_sleep_mode`",
+    "model_impl": "set `grpo` → `vllm_model_impl`",
+    "trust_remote_code": "set `grpo` → `trust_remote_code`",
+    "logprobs_mode": "GRPO needs `processed_logprobs`",
+    "worker_extension_cls": "weights arrive through the stage's own",
+}
 OWNED_SFT = {name: OWNED[name] for name in ("output_dir", "resume_from_checkpoint", "deepspeed", "fsdp", "report_to")}
 KIND_OF = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict", type(None): "null"}
 
@@ -137,8 +150,10 @@ class TrainSettings(Settings):
     completions_per_step: int | None = Field(default=None, ge=2)
     """Completions trained on in one optimizer step over all processes; sets `gradient_accumulation_steps` so that the number of GPUs does
     not change the recipe. null: as `grpo` says."""
-    vllm_serve: dict[str, Any] = Field(default_factory=dict)
-    """Options of vLLM's EngineArgs for the server layout (`tensor_parallel_size`, `gpu_memory_utilization`, `max_model_len` …)."""
+    vllm: dict[str, Any] = Field(default_factory=dict)
+    """Options of vLLM's EngineArgs, by their own names: the server's in the server layout (`tensor_parallel_size`,
+    `gpu_memory_utilization`, `max_model_len` …), else those of each process's engine (`enforce_eager`, `kv_cache_dtype` …), which needs
+    `fast_generation`; its memory and lengths are `grpo` → `vllm_…`."""
     lora: dict[str, Any] | None = None
     """Options of peft's LoraConfig; null: all weights are trained."""
     fast_generation: bool = True
@@ -171,7 +186,7 @@ class TrainSettings(Settings):
         _raise("TrainSettings", {(name,): text for name, text in problems("lora", value or {}).items()}, value)
         return value
 
-    @field_validator("vllm_serve")
+    @field_validator("vllm")
     @classmethod
     def _vllm_known(cls, value: dict[str, Any]) -> dict[str, Any]:
         _raise("TrainSettings", {(name,): text for name, text in problems("vllm", value).items()}, value)
@@ -208,11 +223,21 @@ class TrainSettings(Settings):
         return not self.grpo.get("use_cpu", False)
 
     @property
+    def own_engine(self) -> bool:
+        """Whether each training process has a vLLM engine of its own beside it (`train.engine`)."""
+        return (
+            self.option("use_vllm")
+            and self.layout == "colocate"
+            and self.fast_generation
+            and self.option("vllm_tensor_parallel_size") == 1
+        )
+
+    @property
     def num_serving_gpus(self) -> int:
         """GPUs that only generate: those of the server layout."""
         if self.layout != "server":
             return 0
-        return self.vllm_serve.get("tensor_parallel_size", 1) * self.vllm_serve.get("data_parallel_size", 1)
+        return self.vllm.get("tensor_parallel_size", 1) * self.vllm.get("data_parallel_size", 1)
 
     @property
     def num_gpus(self) -> int:
@@ -294,9 +319,18 @@ def inconsistencies(settings: TrainSettings) -> dict[tuple[str | int, ...], str]
             "vllm_max_model_length",
         ):
             if name in settings.grpo:
-                found["grpo", name] = "TRL ignores it with a server: set it in `vllm_serve`, by vLLM's own name"
-    elif settings.vllm_serve:
-        found["vllm_serve",] = "is for `layout: server`; with a colocated engine use `grpo` → `vllm_…`"
+                found["grpo", name] = "TRL ignores it with a server: set it in `vllm`, by vLLM's own name"
+    elif settings.own_engine:
+        found |= {
+            ("vllm", name): f"cannot be set here: {OWNED_ENGINE[name]}"
+            for name in settings.vllm
+            if name in OWNED_ENGINE
+        }
+    elif settings.vllm:
+        found["vllm",] = (
+            "reaches a server (`layout: server`) or an engine of the stage's own: `grpo` → `use_vllm: true`, `fast_generation: true`"
+            " and no tensor parallelism"
+        )
     tensor_parallel = settings.option("vllm_tensor_parallel_size")
     if settings.layout == "colocate" and processes % tensor_parallel:
         found["grpo", "vllm_tensor_parallel_size"] = f"{tensor_parallel} does not divide {processes} processes"
