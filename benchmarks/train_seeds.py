@@ -4,9 +4,9 @@
 
 Every run is the train stage with the variant's recipe (smollm2-warm), `--steps` long; all run at once on one GPU, so their seconds mean
 nothing. Each starts when the one before has done a step: vLLM measures the GPU's free memory while it starts, and takes what another
-process claims or gives back meanwhile for its own. "fast": an engine process of its own, its log-probabilities as the old policy's, four optimizer steps a generation, large batches.
-"seed-like": TRL's engine, recomputed log-probabilities, a generation for every step, small batches, gradient checkpointing. Row
-train.seeds: mean reward of the last quarter both ways; its curves are means of five steps a seed.
+process claims or gives back meanwhile for its own. "fast": an engine process of its own, its log-probabilities as the old policy's, four
+optimizer steps a generation, large batches. "seed-like": TRL's engine, recomputed log-probabilities, a generation for every step, small
+batches, gradient checkpointing. Row train.seeds: mean reward of the last quarter both ways; its curves are means of five steps a seed.
 """
 
 import argparse

@@ -52,7 +52,7 @@ def deepspeed(stage, gpus=1):
     }  # fmt: skip
 
 
-EAGER = {"vllm": {"enforce_eager": True}}  # starts in half the time
+EAGER = {"vllm": {"enforce_eager": True}}  # nothing to compile: starts sooner
 LAYOUTS = {
     "engine of its own": {},
     "worker of its own": {"train": {"vllm": {"distributed_executor_backend": "mp"}}},
