@@ -12,12 +12,16 @@ HERE = Path(__file__).parent
 TIMES = ("time/", "tokens_per_second", "memory/", "reward_engine/", "step_time")
 
 
-def start(inputs, folder, settings, gpus=""):
-    """The command as a process that sees ``gpus``; its output goes to ``<folder>/out.log``."""
+def start(inputs, folder, settings, gpus="", pause=0.0):
+    """The command as a process that sees ``gpus``; its output goes to ``<folder>/out.log``.
+
+    ``pause``: seconds that `tiny.digits` adds to each step: a run that a test interrupts must not end before it does.
+    """
     folder.mkdir(exist_ok=True)
     (folder / "settings.json").write_text(json.dumps(settings))
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": gpus,
+        "TINY_PAUSE": str(pause),
         "OPENR1_REPRO_GPU_LOCKS": str(folder / "locks"),  # tests share a GPU, jobs do not
         "PYTHONPATH": os.pathsep.join([str(HERE.parents[1] / "workflow"), str(HERE), os.environ.get("PYTHONPATH", "")]),
     }  # fmt: skip

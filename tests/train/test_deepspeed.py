@@ -2,10 +2,11 @@
 
 import json
 import signal
-import sys
 from pathlib import Path
 
 import pytest
+import tiny
+from running import children_gone, log_of, start, train, wait_for, weights_of
 
 pytest.importorskip("torch")
 DEEPSPEED = Path(__file__).parents[2] / ".envs" / "deepspeed"
@@ -14,10 +15,6 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not DEEPSPEED.exists(), reason="needs .envs/deepspeed (make .envs/deepspeed/.ready)"),
 ]
-
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny  # noqa: E402
-from running import children_gone, log_of, start, train, wait_for, weights_of  # noqa: E402
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -30,7 +27,7 @@ def test_sharded_training_stops_resumes_and_publishes_whole_models(inputs, tmp_p
     settings["train"]["accelerate"] = {
         "num_processes": 2, "distributed_type": "DEEPSPEED", "mixed_precision": "no", "deepspeed_config": {"zero_stage": stage},
     }  # fmt: skip
-    process = start(inputs, tmp_path, settings)
+    process = start(inputs, tmp_path, settings, pause=2.0)
     wait_for(tmp_path, "step 1/4", process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=600) == 75

@@ -2,19 +2,15 @@
 
 import json
 import signal
-import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
+import tiny
+from running import children_gone, log_of, start, train, wait_for, weights_of
 
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.train_env, pytest.mark.timeout(1800)]  # a dozen seconds each on a machine at rest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny  # noqa: E402
-from running import children_gone, log_of, start, train, wait_for, weights_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +45,7 @@ def test_a_run_leaves_models_a_log_and_completions(unbroken):
 
 def test_sigterm_saves_and_the_rerun_ends_as_if_nothing_had_happened(inputs, unbroken, tmp_path):
     settings = tiny.settings(save_steps=1)
-    process = start(inputs, tmp_path, settings)
+    process = start(inputs, tmp_path, settings, pause=2.0)
     wait_for(tmp_path, "step 1/4", process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=900) == 75
@@ -64,7 +60,7 @@ def test_sigterm_saves_and_the_rerun_ends_as_if_nothing_had_happened(inputs, unb
 
 def test_kill_and_a_corrupt_checkpoint_cost_steps_and_nothing_else(inputs, unbroken, tmp_path):
     settings = tiny.settings(save_steps=1)
-    process = start(inputs, tmp_path, settings)
+    process = start(inputs, tmp_path, settings, pause=2.0)
     wait_for(tmp_path, "step 3/4", process)
     process.kill()
     process.wait()
@@ -94,7 +90,7 @@ def test_a_finished_run_is_published_again_without_training(inputs, unbroken):
 def test_two_processes_stop_and_resume_with_another_recipe_starting_afresh(inputs, tmp_path):
     settings = tiny.settings(per_device_train_batch_size=4, max_steps=3, save_steps=10)
     settings["train"]["accelerate"] = {"num_processes": 2}
-    process = start(inputs, tmp_path, settings)
+    process = start(inputs, tmp_path, settings, pause=2.0)
     wait_for(tmp_path, "step 1/3", process)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(timeout=900) == 75
@@ -157,7 +153,7 @@ def test_a_rank_that_hangs_is_found_and_ended(inputs, tmp_path):
 def test_reward_workers_that_die_are_replaced(inputs, tmp_path):
     settings = tiny.settings(max_steps=6, save_steps=6)
     settings["train"]["rewards"]["reward_funcs"] = ["tiny:digits", "accuracy"]
-    process = start(inputs, tmp_path, settings)
+    process = start(inputs, tmp_path, settings, pause=1.0)
     wait_for(tmp_path, "step 2/6", process)
     workers = [
         child for child in psutil.Process(process.pid).children(recursive=True) if "verify.py" in str(child.cmdline())

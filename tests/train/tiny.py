@@ -3,6 +3,7 @@
 import atexit
 import hashlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -91,7 +92,8 @@ def say_if_a_process_group_is_open():
 
 
 def digits(completions, **kwargs):
-    """A reward that a random model can raise: the share of characters that are digits."""
+    """A reward that a random model can raise: the share of characters that are digits. TINY_PAUSE: it takes so many seconds."""
+    time.sleep(float(os.environ.get("TINY_PAUSE", 0)))
     texts = [c[0]["content"] for c in completions]
     return [sum(ch.isdigit() for ch in text) / max(1, len(text)) for text in texts]
 
