@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import os
 import re
 import subprocess
@@ -15,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
+
+import pytest
 
 from .conftest import ROOT, Job, model_files, repository
 from .hubs import Blob, Fault, Handler, Hubs, Repository
@@ -169,6 +172,7 @@ def only(files: dict[str, bytes]) -> Callable[[Hubs, Job], None]:
     return lambda hub, job: hub.repositories.update({"models/org/tiny": repository(files)})
 
 
+@functools.cache
 def can_mount() -> bool:
     """Whether this user may mount a disk of a size of its own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -176,6 +180,9 @@ def can_mount() -> bool:
             return False
         subprocess.run(["umount", folder], check=True)
     return True
+
+
+needs_mount = pytest.mark.skipif(not can_mount(), reason="this user may not mount a disk")
 
 
 def fills(hub: Hubs, job: Job) -> None:

@@ -431,7 +431,7 @@ def test_listing_without_end_takes_little_memory_and_time(job, hubs, source, kin
     assert re.search(reads, process.communicate()[1])
 
 
-@pytest.mark.skipif(not faults.can_mount(), reason="this user may not mount a disk")
+@faults.needs_mount
 def test_full_disk_made_free_goes_on(job, hubs):
     """What arrived before the disk was full is not fetched again."""
     faults.fills(hubs[0], job)

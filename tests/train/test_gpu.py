@@ -3,12 +3,12 @@
 import json
 import os
 import signal
-import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
+import tiny
+from running import children_gone, log_of, start, train, wait_for, weights_of
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("vllm")
@@ -17,10 +17,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.train_env, pytest.mark.timeout(900)]
 from openr1_repro.gpus import Lease  # noqa: E402
 from openr1_repro.train import server  # noqa: E402
 from openr1_repro.train.settings import TrainSettings  # noqa: E402
-
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny  # noqa: E402
-from running import children_gone, log_of, start, train, wait_for, weights_of  # noqa: E402
 
 needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 

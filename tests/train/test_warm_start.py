@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny
 from openr1_repro.stage import UserError
 from openr1_repro.train import traces
 
@@ -55,8 +56,6 @@ def test_a_data_set_without_traces_is_named(tmp_path):
 @pytest.mark.timeout(1800)
 def test_it_leaves_a_model_that_has_learned_the_traces(tmp_path):
     pytest.importorskip("torch")
-    sys.path.insert(0, str(HERE))
-    import tiny
     from transformers import AutoModelForCausalLM
 
     tiny.make_model(tmp_path / "model")

@@ -321,11 +321,7 @@ def inconsistencies(settings: TrainSettings) -> dict[tuple[str | int, ...], str]
             if name in settings.grpo:
                 found["grpo", name] = "TRL ignores it with a server: set it in `vllm`, by vLLM's own name"
     elif settings.own_engine:
-        found |= {
-            ("vllm", name): f"cannot be set here: {OWNED_ENGINE[name]}"
-            for name in settings.vllm
-            if name in OWNED_ENGINE
-        }
+        found |= {("vllm", name): text for name, text in problems("vllm", settings.vllm, OWNED_ENGINE).items()}
     elif settings.vllm:
         found["vllm",] = (
             "reaches a server (`layout: server`) or an engine of the stage's own: `grpo` → `use_vllm: true`, `fast_generation: true`"
