@@ -42,7 +42,7 @@ SEED = {
 # Name → (grpo options, other train settings, steps before timing, steps timed). A window of 32 micro-batches is 4 optimizer steps.
 VARIANTS = {
     "ours": (BATCHED, {"old_logprobs": "sampler"}, 4, 8),
-    "ours-mp": (BATCHED, {"old_logprobs": "sampler", "vllm": {"distributed_executor_backend": "mp"}}, 4, 8),
+    "ours-one-process": (BATCHED, {"old_logprobs": "sampler", "vllm": {"distributed_executor_backend": "uni"}}, 4, 8),
     "ours-recompute": (BATCHED, {}, 4, 4),
     "trl": (BATCHED, {"fast_generation": False}, 4, 4),
     "seed": (SEED, {"fast_generation": False}, 1, 3),

@@ -265,6 +265,9 @@ train:
     (rates,) = (project / "results/pass-rates").glob("*.parquet")
     assert 0 < pl.read_parquet(rates)["rate"].mean() < 1
     assert list((project / "results/warm-starts").glob("*/manifest.json"))
+    scores = pl.read_parquet(project / "results/runs/whole/evaluation/scores.parquet")
+    assert set(scores["model"]) == {"warm-start", "step-2", "step-4"}
+    assert "; of these by GRPO " in done.stdout + done.stderr
     assert planned(project, "--config", "variants=[whole]") == {}
 
 

@@ -262,6 +262,12 @@ def test_every_checkpoint_by_step(settings, training, run):
     assert texts(by_model["step-5",]) != texts(by_model["step-10",])
 
 
+def test_the_warm_start_comes_before_the_checkpoints(settings, training, tiny_model, run):
+    rows, generated = run(settings(), "--training", training, "--warm-start", tiny_model(seed=3))
+    assert generated == 72
+    assert rows["model"].unique(maintain_order=True).to_list() == ["warm-start", "step-5", "step-10"]
+
+
 # --- bad input
 
 

@@ -65,6 +65,33 @@ def test_no_difference_shown_stands_wherever_such_a_gain_stands(written):
     assert text.count("no difference shown") == headlines + pairs + len(unshown)
 
 
+def test_what_grpo_added_to_a_supervised_start_is_told_apart(tmp_path):
+    settings = write_results(tmp_path, {"both": 0.9, "plain": 0.6}, SMALL, warm_started=["both"])
+    said = report(tmp_path, settings)[1].splitlines()
+    scores = json.loads((tmp_path / "report" / "summary.json").read_text())["scores"]["variants"]
+    models = scores["both"]["benchmarks"]["sums"]["models"]
+    assert list(models)[:2] == ["base", "warm-start"]
+    part = scores["both"]["headline"]["from_warm_start"]
+    assert part["difference"] == pytest.approx(
+        models[scores["both"]["checkpoint"]]["avg"] - models["warm-start"]["avg"]
+    )
+    assert scores["both"]["checkpoint"] != "warm-start"
+    assert f"; of these by GRPO {100 * part['difference']:+.1f} (" in said[1]
+    assert scores["plain"]["headline"]["from_warm_start"] is None
+    assert "by GRPO" not in said[2]
+    html = (tmp_path / "report" / "index.html").read_text()
+    assert html.count("Of these by GRPO") == 1
+    assert "| sums | warm-start |" in (tmp_path / "report" / "REPORT.md").read_text()
+
+
+def test_a_warm_start_that_was_not_scored_is_missed(tmp_path):
+    settings = write_results(tmp_path, {"alone": 0.5}, SMALL)
+    settings["variants"]["alone"]["config"]["train"]["warm_start"] = {"max_examples": 64}
+    status, _, said = report(tmp_path, settings, check=False)
+    assert status == 1
+    assert "no scores of warm-start; rerun the evaluate stage" in said
+
+
 def test_scores_are_means_of_the_samples_and_the_checkpoint_is_chosen_on_validation(written):
     output, settings, _ = written
     result = json.loads((output / "summary.json").read_text())["scores"]["variants"]["learns"]

@@ -51,7 +51,7 @@ def deepspeed(stage, gpus=1):
 EAGER = {"vllm": {"enforce_eager": True}}  # nothing to compile: starts sooner
 LAYOUTS = {
     "engine of its own": {},
-    "worker of its own": {"train": {"vllm": {"distributed_executor_backend": "mp"}}},
+    "engine and worker in one process": {"train": {"vllm": {"distributed_executor_backend": "uni"}}},
     "log-probabilities of the sampler": {"train": {"old_logprobs": "sampler", **EAGER}},
     "sleep mode": {"vllm_enable_sleep_mode": True, "train": EAGER},
     "engine of TRL": {"train": {"fast_generation": False}},

@@ -1,5 +1,5 @@
-# Generate with vLLM or transformers, then score with lighteval in its own environment. Every checkpoint of a run in one job
-# (group "runs"); the starting model once for all variants that would measure the same (group "base").
+# Generate with vLLM or transformers, then score with lighteval in its own environment. A run's warm start and every checkpoint in
+# one job (group "runs"); the downloaded model once for all variants that would measure the same (group "base").
 
 
 rule generate:
@@ -8,6 +8,11 @@ rule generate:
             f"results/runs/{w.name}/training/checkpoints.json"
             if w.group == "runs"
             else manifest(PROJECT.variants[evaluated(w)].model)
+        ),
+        warm_start=lambda w: (
+            start_of(w.name)
+            if w.group == "runs" and PROJECT.warm_start(w.name)
+            else []
         ),
         validation=lambda w: prompts(evaluated(w), "validation.parquet"),
         benchmarks=lambda w: [
@@ -26,10 +31,13 @@ rule generate:
         code=code_digest("evaluate.generate"),
         env=lambda w: lock_of_training(evaluated(w)),
         which=lambda w: "training" if w.group == "runs" else "model",
+        warm_start=lambda w, input: (
+            f"--warm-start {Path(input.warm_start).parent}" if input.warm_start else ""
+        ),
     shell:
         job("{params.env}", "'generate {wildcards.name}'")
         + " -m openr1_repro.evaluate.generate --settings {params.settings:q} --assets results/assets"
-        " --{params.which} $(dirname {input.weights}) --prompts $(dirname {input.validation})"
+        " --{params.which} $(dirname {input.weights}) {params.warm_start} --prompts $(dirname {input.validation})"
         " --work results/{wildcards.group}/{wildcards.name}/.work/evaluation --output {output}"
 
 

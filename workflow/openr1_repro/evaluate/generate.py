@@ -21,7 +21,7 @@ from openr1_repro import stage
 from openr1_repro.evaluate.problems import Problem, load_problems, load_validation
 from openr1_repro.evaluate.protocol import sampling_of
 from openr1_repro.evaluate.responses import Request, ResponseCache, fingerprint
-from openr1_repro.evaluate.settings import StageSettings
+from openr1_repro.evaluate.settings import WARM_START, StageSettings
 
 SCHEMA = {
     "model": pl.String, "benchmark": pl.String, "item": pl.Int64, "sample": pl.Int64, "seed": pl.Int64, "problem": pl.String,
@@ -37,6 +37,9 @@ def main() -> None:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", type=Path, help='folder of a downloaded model: evaluated as "base"')
     model.add_argument("--training", type=Path, help="folder of the train stage: every checkpoint of it")
+    parser.add_argument(
+        "--warm-start", type=Path, help="folder of the model that GRPO began with, where it had a supervised start"
+    )
     parser.add_argument("--prompts", type=Path, help="folder of the prepare stage, for its held-out prompts")
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps responses across runs")
     parser.add_argument("--output", type=Path, required=True, help="parquet file to write")
@@ -47,21 +50,22 @@ def main() -> None:
     if args.prompts:
         problems += load_validation(args.prompts)
     rows: list[dict[str, Any]] = []
-    for name, folder in models_of(args.model, args.training):
+    for name, folder in models_of(args.model, args.training, args.warm_start):
         rows += answer(settings, problems, name, folder, args.work / "responses")
     with stage.replacing(args.output) as draft:
         pl.DataFrame(rows, schema=SCHEMA).write_parquet(draft)
 
 
-def models_of(model: Path | None, training: Path | None) -> list[tuple[str, Path]]:
-    """Name and folder of the models to evaluate: ``base``, or a run's checkpoints by step."""
+def models_of(model: Path | None, training: Path | None, warm_start: Path | None) -> list[tuple[str, Path]]:
+    """Name and folder of the models to evaluate: ``base``, or a run's warm start, if any, and checkpoints by step."""
     if model is not None:
         return [("base", model / "files")]
     assert training is not None
     checkpoints = stage.read_json(training / "checkpoints.json")
     if not checkpoints:
         raise stage.UserError(f"{training / 'checkpoints.json'}: no checkpoint; let training save one (save_steps)")
-    return [(c["name"], training / "checkpoints" / c["name"]) for c in sorted(checkpoints, key=lambda c: c["step"])]
+    trained = [(c["name"], training / "checkpoints" / c["name"]) for c in sorted(checkpoints, key=lambda c: c["step"])]
+    return [(WARM_START, warm_start / "files"), *trained] if warm_start else trained
 
 
 def answer(

@@ -8,6 +8,8 @@ from openr1_repro.stage import Chat, Settings
 
 VALIDATION = "validation"
 """The pseudo-benchmark: prompts held out of training, on which the headline's checkpoint is picked."""
+WARM_START = "warm-start"
+"""The name, among a run's models, of what GRPO began with after a supervised start."""
 
 
 class BenchmarkSettings(Settings):

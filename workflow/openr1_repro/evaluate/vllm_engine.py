@@ -27,7 +27,7 @@ from openr1_repro.stage import UserError
 Answers = list[tuple[Request, Response]]
 
 # The project's choices; ``evaluate.vllm`` replaces any of them.
-DEFAULTS = {"gpu_memory_utilization": 0.9, "max_num_seqs": 512}
+DEFAULTS = {"gpu_memory_utilization": 0.9, "max_num_seqs": 512, "distributed_executor_backend": "mp"}
 HAND_OVER_SECONDS = 0.5
 """How long a finished response may wait in a worker: what a kill loses."""
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from openr1_repro import stage
 from openr1_repro.evaluate import statistics
-from openr1_repro.evaluate.settings import VALIDATION
+from openr1_repro.evaluate.settings import VALIDATION, WARM_START
 from openr1_repro.report.read import Run
 
 
@@ -21,9 +21,10 @@ def measure(run: Run, headline: str | None) -> dict[str, Any]:
 
     Returns:
         ``checkpoint`` (chosen on the validation prompts), ``why``, ``headline`` (``benchmark, base, trained,
-        difference``) and ``benchmarks``: by name ``problems, samples, models``, and by model `statistics.summarise`'s
-        row with ``difference``, `statistics.compare`'s from the base model, Holm-corrected over the benchmarks. Scores
-        are fractions.
+        difference``, and ``from_warm_start``: what GRPO added to a supervised start, None where there was none) and
+        ``benchmarks``: by name ``problems, samples, models``, and by model `statistics.summarise`'s row with
+        ``difference``, `statistics.compare`'s from the base model, Holm-corrected over the benchmarks. Scores are
+        fractions.
 
     Raises:
         UserError: if a model lacks problems or samples that another has.
@@ -36,22 +37,27 @@ def measure(run: Run, headline: str | None) -> dict[str, Any]:
             f"{run.files.scores}: no scores on any benchmark of the variant; rerun the evaluate stage"
         )
     benchmarks = {name: _benchmark(run, name) for name in names}
-    for model in run.models[1:]:
+    trained = [model for model in run.steps if model != "base"]
+    for model in trained:
         corrected = statistics.correct({name: benchmarks[name]["models"][model]["difference"] for name in reported})
         for name, difference in corrected.items():
             benchmarks[name]["models"][model]["difference"] = difference
     rows = list(benchmarks.get(VALIDATION, {"models": {}})["models"].values())
-    pick = statistics.pick_checkpoint(rows, run.models[1:], VALIDATION)
-    headline = headline if headline in reported else reported[0]
-    models = benchmarks[headline]["models"]
+    pick = statistics.pick_checkpoint(rows, [model for model in trained if model != WARM_START], VALIDATION)
+    shown = headline if headline and headline in reported else reported[0]
+    models = benchmarks[shown]["models"]
+    chosen = _samples(run, shown, pick["model"])
     return {
         "checkpoint": pick["model"],
         "why": pick["reason"],
         "headline": {
-            "benchmark": headline,
+            "benchmark": shown,
             "base": models["base"]["avg"],
             "trained": models[pick["model"]]["avg"],
             "difference": models[pick["model"]]["difference"],
+            "from_warm_start": _finite(statistics.compare(_samples(run, shown, WARM_START), chosen))
+            if WARM_START in models
+            else None,
         },
         "benchmarks": benchmarks,
     }
@@ -83,7 +89,11 @@ def headline_line(name: str, result: dict[str, Any]) -> str:
         f"{100 * d['difference']:+.1f} points (95 % interval {100 * d['low']:+.1f} to {100 * d['high']:+.1f}; "
         f"avg@{b['samples']}, {b['problems']:,} problems; base → {result['checkpoint']})"
     )
-    return line if d["different"] else f"{line}: {statistics.NO_DIFFERENCE}"
+    line = line if d["different"] else f"{line}: {statistics.NO_DIFFERENCE}"
+    if g := h["from_warm_start"]:
+        line += f"; of these by GRPO {100 * g['difference']:+.1f} ({100 * g['low']:+.1f} to {100 * g['high']:+.1f})"
+        line += "" if g["different"] else f": {statistics.NO_DIFFERENCE}"
+    return line
 
 
 def _samples(run: Run, benchmark: str, model: str) -> pl.DataFrame:
@@ -93,7 +103,7 @@ def _samples(run: Run, benchmark: str, model: str) -> pl.DataFrame:
 def _benchmark(run: Run, name: str) -> dict[str, Any]:
     models: dict[str, Any] = {}
     base = _samples(run, name, "base")
-    for model in run.models:
+    for model in run.steps:
         own = _samples(run, name, model)
         path = run.files.base_scores if model == "base" else run.files.scores
         if own.is_empty():

@@ -151,10 +151,9 @@ def _benchmarks(settings: Inputs, runs: list[Run], scores: dict[str, Any]) -> li
         having = [(i, run) for i, run in enumerate(runs) if name in scores[run.name]["benchmarks"]]
         curves, chosen = [], []
         for _, run in having:
-            steps = {"base": 0} | {c["name"]: c["step"] for c in run.checkpoints}
             models = scores[run.name]["benchmarks"][name]["models"]
-            curves.append([{"step": steps[model], **value} for model, value in models.items()])
-            chosen.append(steps[scores[run.name]["checkpoint"]])
+            curves.append([{"step": run.steps[model], **value} for model, value in models.items()])
+            chosen.append(run.steps[scores[run.name]["checkpoint"]])
         first = scores[having[0][1].name]["benchmarks"][name]
         definition = settings.benchmarks.get(name, {})
         parts = [definition["description"].rstrip(".") + "."] if definition.get("description") else []

@@ -85,7 +85,7 @@ def curve(steps: Sequence[Sequence[int]], values: Sequence[Sequence[float | None
 def score_by_step(
     runs: Sequence[Sequence[dict[str, Any]]], chosen: Sequence[int], series: Sequence[int], label: str
 ) -> Markup:
-    """A benchmark's score at every checkpoint with its 95 % interval, a line a variant; step 0 is the base model.
+    """A benchmark's score at every checkpoint with its 95 % interval, a line a variant; step 0 is the base model, and a warm start.
 
     ``runs[i]``: ``{"step", "avg", "low", "high"}``, fractions; ``chosen[i]``: the step of the headline's
     checkpoint, drawn full; ``series[i]``: the number of the variant's colour.

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from openr1_repro import stage
+from openr1_repro.evaluate.settings import WARM_START
 from openr1_repro.report.settings import VariantFiles
 
 SCORE_COLUMNS = ["model", "benchmark", "item", "sample", "score", "extracted", "num_tokens", "finish_reason"]
@@ -32,12 +33,18 @@ class Run:
     scoring: dict[str, Any]
     """scores.json of the checkpoints."""
     scores: pl.DataFrame
-    """A row a sample, of the base model and of every checkpoint."""
+    """A row a sample, of the base model, the warm start if there was one, and every checkpoint."""
 
     @property
-    def models(self) -> list[str]:
-        """``base``, then every checkpoint by step."""
-        return ["base", *(c["name"] for c in self.checkpoints)]
+    def steps(self) -> dict[str, int]:
+        """The training step of every model: ``base``, the warm start if there was one, then every checkpoint."""
+        start = {WARM_START: 0} if warm_started(self.files) else {}
+        return {"base": 0} | start | {c["name"]: c["step"] for c in self.checkpoints}
+
+
+def warm_started(files: VariantFiles) -> bool:
+    """Whether GRPO began with a supervised start."""
+    return bool(files.config["train"].get("warm_start"))
 
 
 def read_run(name: str, files: VariantFiles) -> Run:
@@ -52,7 +59,8 @@ def read_run(name: str, files: VariantFiles) -> Run:
             f"{files.training / 'checkpoints.json'}: no checkpoint; let training save one (save_steps)"
         )
     base = _read_scores(files.base_scores, ["base"])
-    trained = _read_scores(files.scores, [c["name"] for c in checkpoints])
+    start = [WARM_START] if warm_started(files) else []
+    trained = _read_scores(files.scores, [*start, *(c["name"] for c in checkpoints)])
     return Run(
         name=name,
         files=files,

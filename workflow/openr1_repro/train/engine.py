@@ -154,7 +154,12 @@ class OwnProcessEngine(VLLMGeneration):
                 logprobs_mode="processed_logprobs",  # after temperature and truncation: the policy that was sampled from
                 trust_remote_code=self.trust_remote_code,
                 worker_extension_cls=f"{TrainerExtension.__module__}.{TrainerExtension.__name__}",
-                **{"max_num_seqs": self.max_num_seqs, "max_num_batched_tokens": 8192, **self.engine_options},
+                **{
+                    "max_num_seqs": self.max_num_seqs,
+                    "max_num_batched_tokens": 8192,
+                    "distributed_executor_backend": "mp",  # the worker in a process, too: scheduling runs beside launching kernels
+                    **self.engine_options,
+                },
             )
         self.engine = EngineProcess(set(multiprocessing.active_children()) - children)
         self.llm.collective_rpc("keep_logprobs")
