@@ -85,18 +85,22 @@ def curve(steps: Sequence[Sequence[int]], values: Sequence[Sequence[float | None
 def score_by_step(
     runs: Sequence[Sequence[dict[str, Any]]], chosen: Sequence[int], series: Sequence[int], label: str
 ) -> Markup:
-    """A benchmark's score at every checkpoint with its 95 % interval, a line a variant; step 0 is the base model, and a warm start.
+    """A benchmark's score at every checkpoint with its 95 % interval, a line a variant; the first point is the base model.
 
-    ``runs[i]``: ``{"step", "avg", "low", "high"}``, fractions; ``chosen[i]``: the step of the headline's
-    checkpoint, drawn full; ``series[i]``: the number of the variant's colour.
+    ``runs[i]``: ``{"step", "avg", "low", "high"}``, fractions, step -1 for a base model before a warm start; ``chosen[i]``: the
+    step of the headline's checkpoint, drawn full; ``series[i]``: the number of the variant's colour.
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(height=200)
         longest = max((p["step"] for points in runs for p in points), default=1) or 1
+
+        def place(step: int) -> float:
+            return step if step >= 0 else -0.14 * longest
+
         for i, points in enumerate(runs):
             colour = SERIES[series[i] % NUM_COLOURS]
             shift = longest * 0.012 * (i - (len(runs) - 1) / 2)  # intervals of variants beside each other, not on top
-            x = [p["step"] + shift for p in points]
+            x = [place(p["step"]) + shift for p in points]
             y = [p["avg"] for p in points]
             axes.plot(x, y, color=colour, lw=1, alpha=0.5)
             axes.vlines(x, [p["low"] for p in points], [p["high"] for p in points], color=colour, lw=1.5)
@@ -109,8 +113,8 @@ def score_by_step(
         axes.yaxis.set_major_locator(MaxNLocator(5))
         ticks = sorted({p["step"] for points in runs for p in points})
         if len(ticks) > 6:
-            ticks = [0, *ticks[-1 :: -max(1, len(ticks) // 5)][::-1]]
-        axes.set_xticks(sorted(set(ticks)), ["base" if t == 0 else f"{t:,}" for t in sorted(set(ticks))])
+            ticks = sorted({ticks[0], *ticks[-1 :: -max(1, len(ticks) // 5)]})
+        axes.set_xticks([place(t) for t in ticks], ["base" if t == ticks[0] else f"{t:,}" for t in ticks])
         axes.margins(x=0.06)
         return _svg(figure, label)
 

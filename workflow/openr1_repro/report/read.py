@@ -37,9 +37,9 @@ class Run:
 
     @property
     def steps(self) -> dict[str, int]:
-        """The training step of every model: ``base``, the warm start if there was one, then every checkpoint."""
-        start = {WARM_START: 0} if warm_started(self.files) else {}
-        return {"base": 0} | start | {c["name"]: c["step"] for c in self.checkpoints}
+        """The training step of every model, in order: ``base`` at 0, or at -1 before a warm start at 0, then the checkpoints."""
+        start = {"base": -1, WARM_START: 0} if warm_started(self.files) else {"base": 0}
+        return start | {c["name"]: c["step"] for c in self.checkpoints}
 
 
 def warm_started(files: VariantFiles) -> bool:
