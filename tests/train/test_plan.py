@@ -61,6 +61,23 @@ def test_a_machine_never_seen_is_predicted_within_a_quarter_and_its_memory_withi
     assert sum(row.memory_gib.values()) - elsewhere == pytest.approx(trainer_gib, rel=0.15)
 
 
+@pytest.mark.parametrize(
+    ("batch", "checkpointing", "trainer_gib"),
+    [(128, True, 10.9), (64, False, 39.2)],  # two runs of smollm2-warm (docs/gpu-notes.md)
+)
+def test_the_memory_of_a_small_model_never_seen_is_predicted_within_15_percent(batch, checkpointing, trainer_gib):
+    smollm2 = {
+        "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+        "intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True,
+    }  # fmt: skip
+    grpo = {"use_vllm": True, "max_completion_length": 160, "num_generations": 16, "beta": 0.0, "bf16": True}
+    grpo |= {"per_device_train_batch_size": batch, "gradient_checkpointing": checkpointing}
+    settings = TrainSettings.model_validate({"grpo": grpo, "completions_per_step": 512})
+    row = plan("v", settings, shape_of(smollm2), 1000, 140.0, 1, prompt_tokens=512)
+    trainer = sum(row.memory_gib.values()) - row.memory_gib["engine"] - row.memory_gib["context"]
+    assert trainer == pytest.approx(trainer_gib, rel=0.15)
+
+
 @given(st.sampled_from([1, 2, 4, 8]))
 def test_more_gpus_keep_the_recipe_and_take_less_time(gpus):
     grpo = {"per_device_train_batch_size": 8, "num_generations": 8}
