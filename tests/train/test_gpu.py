@@ -37,6 +37,9 @@ def on_gpu(gpus=1, train=None, **grpo):
     )  # fmt: skip
     settings["train"]["accelerate"] = {"num_processes": gpus}
     settings["train"] |= train or {}
+    if TrainSettings.model_validate(settings["train"]).own_engine:
+        # vLLM would measure the GPU's free memory while it starts, and take another test's, run beside it, for its own.
+        settings["train"]["vllm"] = {"kv_cache_memory_bytes": 1 << 30, **settings["train"].get("vllm", {})}
     return settings
 
 
