@@ -14,6 +14,10 @@ DISTILL = {
     "vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
     "num_key_value_heads": 2, "tie_word_embeddings": False,
 }  # fmt: skip
+SMOLLM2 = {
+    "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+    "num_key_value_heads": 3, "tie_word_embeddings": True,
+}  # fmt: skip
 COMMON = {"max_completion_length": 2048, "use_vllm": True, "max_steps": 100}
 BATCHED = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 8, "num_generations": 16, "use_liger_kernel": True,
            "gradient_checkpointing": False}  # fmt: skip
@@ -21,9 +25,9 @@ SEED = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 32, "nu
 ZERO2 = {"num_processes": 2, "distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 2}}
 
 
-def predict(grpo, gpu_gib=140.0, num_gpus=8, prompts=1000, **section):
+def predict(grpo, gpu_gib=140.0, num_gpus=8, prompts=1000, shape=DISTILL, prompt_tokens=100, **section):
     settings = TrainSettings.model_validate({"grpo": {**COMMON, **grpo}, "fast_generation": False, **section})
-    return plan("v", settings, shape_of(DISTILL), prompts, gpu_gib, num_gpus, prompt_tokens=100)
+    return plan("v", settings, shape_of(shape), prompts, gpu_gib, num_gpus, prompt_tokens=prompt_tokens)
 
 
 def test_the_parameters_are_those_of_the_model():
@@ -66,14 +70,9 @@ def test_a_machine_never_seen_is_predicted_within_a_quarter_and_its_memory_withi
     [(128, True, 10.9), (64, False, 39.2)],  # two runs of smollm2-warm (docs/gpu-notes.md)
 )
 def test_the_memory_of_a_small_model_never_seen_is_predicted_within_15_percent(batch, checkpointing, trainer_gib):
-    smollm2 = {
-        "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
-        "intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True,
-    }  # fmt: skip
-    grpo = {"use_vllm": True, "max_completion_length": 160, "num_generations": 16, "beta": 0.0, "bf16": True}
-    grpo |= {"per_device_train_batch_size": batch, "gradient_checkpointing": checkpointing}
-    settings = TrainSettings.model_validate({"grpo": grpo, "completions_per_step": 512})
-    row = plan("v", settings, shape_of(smollm2), 1000, 140.0, 1, prompt_tokens=512)
+    grpo = {"max_completion_length": 160, "num_generations": 16, "per_device_train_batch_size": batch}
+    grpo |= {"gradient_checkpointing": checkpointing}
+    row = predict(grpo, shape=SMOLLM2, prompt_tokens=512, completions_per_step=512, fast_generation=True)
     trainer = sum(row.memory_gib.values()) - row.memory_gib["engine"] - row.memory_gib["context"]
     assert trainer == pytest.approx(trainer_gib, rel=0.15)
 
