@@ -38,7 +38,7 @@ def test_samples_and_rates(tmp_path: Path, engine: str) -> None:
     if engine == "transformers":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     else:
-        settings["pass_rate"]["vllm"] = {"gpu_memory_utilization": 0.06}
+        settings["pass_rate"]["vllm"] = {"gpu_memory_utilization": 0.06, "kv_cache_memory_bytes": 1 << 30}
     output = tmp_path / "rates.parquet"
     command = [
         sys.executable, "-m", "openr1_repro.prepare.pass_rate", "--settings", json.dumps(settings), "--model", str(folder),
