@@ -38,7 +38,8 @@ def on_gpu(gpus=1, train=None, **grpo):
     settings["train"]["accelerate"] = {"num_processes": gpus}
     settings["train"] |= train or {}
     if TrainSettings.model_validate(settings["train"]).own_engine:
-        # vLLM would measure the GPU's free memory while it starts, and take another test's, run beside it, for its own.
+        # vLLM would measure the GPU's free memory while it starts, and take another test's, run beside it, for its own. It compiles as
+        # it does by default: with `enforce_eager` vLLM 0.26's warm-up ended in FlashAttention 3's illegal memory access with this model.
         settings["train"]["vllm"] = {"kv_cache_memory_bytes": 1 << 30, **settings["train"].get("vllm", {})}
     return settings
 
@@ -51,17 +52,16 @@ def deepspeed(stage, gpus=1):
     }  # fmt: skip
 
 
-EAGER = {"vllm": {"enforce_eager": True}}  # nothing to compile: starts sooner
 LAYOUTS = {
     "engine of its own": {},
     "engine and worker in one process": {"train": {"vllm": {"distributed_executor_backend": "uni"}}},
-    "log-probabilities of the sampler": {"train": {"old_logprobs": "sampler", **EAGER}},
-    "sleep mode": {"vllm_enable_sleep_mode": True, "train": EAGER},
+    "log-probabilities of the sampler": {"train": {"old_logprobs": "sampler"}},
+    "sleep mode": {"vllm_enable_sleep_mode": True},
     "engine of TRL": {"train": {"fast_generation": False}},
-    "LoRA": {"train": {"lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]}, **EAGER}},
-    "ZeRO-2": {"train": deepspeed(2) | EAGER},
-    "ZeRO-3": {"train": deepspeed(3) | EAGER},
-    "Liger": {"use_liger_kernel": True, "train": EAGER},
+    "LoRA": {"train": {"lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]}}},
+    "ZeRO-2": {"train": deepspeed(2)},
+    "ZeRO-3": {"train": deepspeed(3)},
+    "Liger": {"use_liger_kernel": True},
 }
 ON_TWO = {
     "DDP": {"gpus": 2},
@@ -88,7 +88,7 @@ def test_every_layout_trains_and_generates_with_the_trained_weights(inputs, tmp_
 
 
 def test_a_run_stopped_again_and_again_in_the_middle_of_a_step_ends_at_its_last_step(inputs, tmp_path):
-    settings = on_gpu(max_steps=60, save_steps=5, train=EAGER)
+    settings = on_gpu(max_steps=60, save_steps=5)
     for step, kill in ((12, "SIGTERM"), (24, "SIGKILL"), (36, "SIGTERM"), (48, "SIGKILL")):
         process = start(inputs, tmp_path, settings, gpus="0")
         wait_for(tmp_path, f"step {step}/60", process)
@@ -110,7 +110,7 @@ def test_a_run_stopped_again_and_again_in_the_middle_of_a_step_ends_at_its_last_
 
 
 def test_a_dead_engine_stops_the_run(inputs, tmp_path):
-    process = start(inputs, tmp_path, on_gpu(max_steps=1000, train=EAGER), gpus="0")
+    process = start(inputs, tmp_path, on_gpu(max_steps=1000), gpus="0")
     wait_for(tmp_path, "step 3/1000", process)
     (engine,) = [
         p

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,15 +68,27 @@ def test_a_machine_never_seen_is_predicted_within_a_quarter_and_its_memory_withi
 
 
 @pytest.mark.parametrize(
-    ("batch", "checkpointing", "trainer_gib"),
-    [(128, True, 10.9), (64, False, 39.2)],  # two runs of smollm2-warm (docs/gpu-notes.md)
+    ("batch", "checkpointing", "prompt_tokens", "trainer_gib"),
+    [(128, True, 436, 10.9), (64, False, 436, 39.2), (64, False, 318, 32.0)],  # smollm2-warm's runs in docs/gpu-notes.md
 )
-def test_the_memory_of_a_small_model_never_seen_is_predicted_within_15_percent(batch, checkpointing, trainer_gib):
+def test_the_memory_of_a_small_model_never_seen_is_predicted_within_15_percent(
+    batch, checkpointing, prompt_tokens, trainer_gib
+):
     grpo = {"max_completion_length": 160, "num_generations": 16, "per_device_train_batch_size": batch}
     grpo |= {"gradient_checkpointing": checkpointing}
-    row = predict(grpo, shape=SMOLLM2, prompt_tokens=512, completions_per_step=512, fast_generation=True)
+    row = predict(grpo, shape=SMOLLM2, prompt_tokens=prompt_tokens, completions_per_step=512, fast_generation=True)
     trainer = sum(row.memory_gib.values()) - row.memory_gib["engine"] - row.memory_gib["context"]
     assert trainer == pytest.approx(trainer_gib, rel=0.15)
+
+
+def test_six_runs_with_a_given_kv_cache_share_a_gpu_as_planned():
+    grpo = {"max_completion_length": 160, "num_generations": 16, "per_device_train_batch_size": 16, "gradient_checkpointing": False}
+    cache = {"vllm": {"kv_cache_memory_bytes": 3 << 30}, "fast_generation": True}
+    row = predict(grpo, shape=SMOLLM2, prompt_tokens=318, completions_per_step=512, **cache)
+    assert 6 * row.peak_gib == pytest.approx(111, rel=0.15)  # `nvidia-smi`; docs/gpu-notes.md
+    cache["vllm"]["kv_cache_memory_bytes"] = 1 << 20
+    (refusal,) = predict(grpo, shape=SMOLLM2, **cache).refusals
+    assert "raise `vllm` → `kv_cache_memory_bytes`" in refusal
 
 
 @given(st.sampled_from([1, 2, 4, 8]))
@@ -113,15 +127,12 @@ def test_zero_takes_memory_off_each_gpu():
 
 
 def test_the_command_prints_a_table_and_fails_for_what_is_refused(tmp_path):
-    rows = [
-        {"variant": "small", "train": {"grpo": {**COMMON, **SEED}}, "model": DISTILL, "prompts": 100},
-        {
-            "variant": "large",
-            "train": {"grpo": {**COMMON, **SEED}, "accelerate": {"num_processes": 4}},
-            "model": DISTILL,
-            "prompts": 100,
-        },
-    ]
+    rows = []
+    for name, processes, tokens in (("small", 1, 100), ("long", 1, 4000), ("large", 4, None)):  # not counted: 512
+        prompts = str(tmp_path / f"{name}.parquet")
+        pq.write_table(pa.table({"prompt_tokens": pa.array([None if tokens is None else 50, tokens], pa.int64())}), prompts)
+        train = {"grpo": {**COMMON, **SEED, "max_steps": -1}, "accelerate": {"num_processes": processes}}
+        rows.append({"variant": name, "train": train, "model": DISTILL, "prompts": prompts})
     (tmp_path / "v.json").write_text(json.dumps(rows))
     command = [sys.executable, "-m", "openr1_repro.train.plan", "--settings", f"@{tmp_path}/v.json", "--gpus", "2"]
     done = subprocess.run(
@@ -134,4 +145,6 @@ def test_the_command_prints_a_table_and_fails_for_what_is_refused(tmp_path):
     assert "train + generate: GPU 0" in done.stdout
     assert "large" in done.stderr
     assert "Traceback" not in done.stderr
-    assert [row["variant"] for row in json.loads((tmp_path / "plan.json").read_text())] == ["small", "large"]
+    small, long, large = json.loads((tmp_path / "plan.json").read_text())
+    assert [row["variant"] for row in (small, long, large)] == ["small", "long", "large"]
+    assert small["memory_gib"]["activations"] < large["memory_gib"]["activations"] < long["memory_gib"]["activations"]

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from openr1_repro import gpus
@@ -37,6 +38,7 @@ FAST_SEQUENCE_SECONDS = 0.02e-3
 REST_SECONDS = 0.4  # rewards, padding, logging
 SYNC_SECONDS_PER_GIB = 0.1  # giving the engine new weights
 CONTEXT_GIB = 2.0  # CUDA, NCCL, kernels' workspaces
+ENGINE_GIB = 2.0  # CUDA graphs and activations of an engine whose KV cache is given: six runs of smollm2 on one H200 took 111 GiB
 
 
 @dataclass(frozen=True)
@@ -203,13 +205,23 @@ def plan(
     flops, bandwidth = CHIPS[min(CHIPS, key=lambda gib: abs(gib - gpu_gib))]
     colocated = settings.option("use_vllm") and settings.layout == "colocate"
     sleeping = colocated and settings.option("vllm_enable_sleep_mode")
-    engine = settings.option("vllm_gpu_memory_utilization") * gpu_gib if colocated else 0.0
+    tensor_parallel = (
+        settings.vllm.get("tensor_parallel_size", 1)
+        if settings.layout == "server"
+        else settings.option("vllm_tensor_parallel_size")
+    )
+    engine_weights = shape.parameters * 2 / tensor_parallel / GIB
+    if cache := settings.vllm.get("kv_cache_memory_bytes", 0) / GIB:
+        engine = cache + engine_weights + ENGINE_GIB
+    else:
+        key = "vllm_gpu_memory_utilization"
+        engine = gpu_gib * (settings.option(key) if colocated else settings.vllm.get("gpu_memory_utilization", 0.9))
     memory = {name: size / GIB for name, size in parameters.items()}
     memory["activations"] = activation_bytes(settings, shape, prompt_tokens) / GIB
     memory["logits"] = 1.0  # TRL computes them in chunks
-    memory["engine"] = engine
+    memory["engine"] = engine if colocated else 0.0
     memory["context"] = CONTEXT_GIB
-    training = sum(memory.values()) - (engine if sleeping else 0.0)
+    training = sum(memory.values()) - (memory["engine"] if sleeping else 0.0)
     generating = sum(memory[name] for name in ("weights", "optimizer", "reference", "engine", "context"))
     row.memory_gib = {name: round(size, 1) for name, size in memory.items()}
     row.peak_gib = round(max(training, generating), 1)
@@ -218,22 +230,16 @@ def plan(
             f"{row.peak_gib:.0f} GiB a GPU are needed and it has {gpu_gib:.0f}: {remedy(settings, row.memory_gib)}"
         )
 
-    tensor_parallel = (
-        settings.vllm.get("tensor_parallel_size", 1)
-        if settings.layout == "server"
-        else settings.option("vllm_tensor_parallel_size")
-    )
     engines = max(
         1, (settings.num_serving_gpus if settings.layout == "server" else settings.num_processes) // tensor_parallel
     )
-    utilization = settings.vllm.get("gpu_memory_utilization", 0.9) if settings.layout == "server" else engine / gpu_gib
-    room = (utilization * gpu_gib * GIB - shape.parameters * 2 / tensor_parallel) * tensor_parallel
+    room = (cache or engine - engine_weights) * tensor_parallel * GIB
     length = settings.option("max_completion_length")
     fits = int(room / (shape.kv_bytes_per_token * (prompt_tokens + length))) if settings.option("use_vllm") else 10**9
     if fits < 1:
         row.refusals.append(
-            f"the engine has no room for one sequence of {prompt_tokens + length} tokens: raise `vllm_gpu_memory_utilization`"
-            f" ({utilization:g}) or the engine's tensor parallel size"
+            f"the engine has no room for one sequence of {prompt_tokens + length} tokens: raise {engine_memory(settings)}"
+            " or the engine's tensor parallel size"
         )
         fits = 1
     waves, sequences = [], settings.generation_batch / engines
@@ -266,6 +272,15 @@ def plan(
     return row
 
 
+def engine_memory(settings: TrainSettings) -> str:
+    """The setting that the engine has its memory from."""
+    if "kv_cache_memory_bytes" in settings.vllm:
+        return "`vllm` → `kv_cache_memory_bytes`"
+    return (
+        "`vllm` → `gpu_memory_utilization`" if settings.layout == "server" else "`grpo` → `vllm_gpu_memory_utilization`"
+    )
+
+
 def remedy(settings: TrainSettings, memory: dict[str, float]) -> str:
     """The setting that takes most off the largest part of ``memory``."""
     largest = max((name for name in memory if name != "context"), key=lambda name: memory[name])
@@ -274,7 +289,7 @@ def remedy(settings: TrainSettings, memory: dict[str, float]) -> str:
             return f"activations are {memory[largest]:.0f}: set `grpo` → `gradient_checkpointing: true`"
         return f"activations are {memory[largest]:.0f}: halve `grpo` → `per_device_train_batch_size` (accumulation makes up for it)"
     if largest == "engine":
-        return f"the engine takes {memory[largest]:.0f}: lower `grpo` → `vllm_gpu_memory_utilization` or set `vllm_enable_sleep_mode: true`"
+        return f"the engine takes {memory[largest]:.0f}: lower {engine_memory(settings)} or set `vllm_enable_sleep_mode: true`"
     stage = (settings.accelerate.get("deepspeed_config") or {}).get("zero_stage", 0)
     if settings.num_processes > 1 and stage < 3:
         return f"{largest} take {memory[largest]:.0f}: set `accelerate` → `deepspeed_config` → `zero_stage: {2 if stage < 2 else 3}`"
@@ -306,6 +321,12 @@ def table(rows: list[Plan], price: float) -> str:
     return "\n\n".join(blocks)
 
 
+def count(prompts: str) -> tuple[int, int]:
+    """Rows of a prepared train.parquet and its longest prompt's tokens, 512 where the prepare stage did not count them."""
+    tokens = pq.read_table(prompts, columns=["prompt_tokens"]).column(0)
+    return len(tokens), pc.max(tokens).as_py() or 512
+
+
 def main() -> None:
     """Print the table; exit status 1 where a variant is refused."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -320,18 +341,18 @@ def main() -> None:
     variants = read_json(text[1:]) if text.startswith("@") else json.loads(text)
     rows = []
     for entry in variants:
-        model, prompts = entry["model"], entry["prompts"]
+        model, (prompts, longest) = entry["model"], count(entry["prompts"])
         rows.append(
             plan(
                 entry["variant"],
                 TrainSettings.model_validate(entry["train"]),
                 shape_of(model if isinstance(model, dict) else read_json(model)),
-                prompts if isinstance(prompts, int) else pq.read_metadata(prompts).num_rows,
+                prompts,
                 arguments.gpu_memory,
                 arguments.gpus or len(gpus.visible()) or 8,
                 arguments.price,
                 shutil.disk_usage(arguments.disk).free / GIB if arguments.disk else None,
-                entry.get("prompt_tokens", 512),
+                longest,
             )
         )
     print(table(rows, arguments.price))
