@@ -25,11 +25,11 @@ COMPLETIONS = 256
 WAYS = {
     "fast": (
         {"per_device_train_batch_size": 32, "steps_per_generation": 32, "gradient_checkpointing": False},
-        {"fast_generation": True, "old_logprobs": "sampler"},
+        {"fast_generation": True, "old_logprobs": "sampler", "vllm": {"kv_cache_memory_bytes": 3 << 30}},
     ),
     "seed-like": (
         {"per_device_train_batch_size": 16, "gradient_checkpointing": True},
-        {"fast_generation": False, "old_logprobs": "recompute"},
+        {"fast_generation": False, "old_logprobs": "recompute", "vllm": {}},
     ),
 }
 
