@@ -69,7 +69,11 @@ def test_a_machine_never_seen_is_predicted_within_a_quarter_and_its_memory_withi
 
 @pytest.mark.parametrize(
     ("batch", "checkpointing", "prompt_tokens", "trainer_gib"),
-    [(128, True, 436, 10.9), (64, False, 436, 39.2), (64, False, 318, 32.0)],  # smollm2-warm's runs in docs/gpu-notes.md
+    [
+        (128, True, 436, 10.9),
+        (64, False, 436, 39.2),
+        (64, False, 318, 32.0),
+    ],  # smollm2-warm's runs in docs/gpu-notes.md
 )
 def test_the_memory_of_a_small_model_never_seen_is_predicted_within_15_percent(
     batch, checkpointing, prompt_tokens, trainer_gib
@@ -82,7 +86,12 @@ def test_the_memory_of_a_small_model_never_seen_is_predicted_within_15_percent(
 
 
 def test_six_runs_with_a_given_kv_cache_share_a_gpu_as_planned():
-    grpo = {"max_completion_length": 160, "num_generations": 16, "per_device_train_batch_size": 16, "gradient_checkpointing": False}
+    grpo = {
+        "max_completion_length": 160,
+        "num_generations": 16,
+        "per_device_train_batch_size": 16,
+        "gradient_checkpointing": False,
+    }
     cache = {"vllm": {"kv_cache_memory_bytes": 3 << 30}, "fast_generation": True}
     row = predict(grpo, shape=SMOLLM2, prompt_tokens=318, completions_per_step=512, **cache)
     assert 6 * row.peak_gib == pytest.approx(111, rel=0.15)  # `nvidia-smi`; docs/gpu-notes.md
@@ -130,7 +139,9 @@ def test_the_command_prints_a_table_and_fails_for_what_is_refused(tmp_path):
     rows = []
     for name, processes, tokens in (("small", 1, 100), ("long", 1, 4000), ("large", 4, None)):  # not counted: 512
         prompts = str(tmp_path / f"{name}.parquet")
-        pq.write_table(pa.table({"prompt_tokens": pa.array([None if tokens is None else 50, tokens], pa.int64())}), prompts)
+        pq.write_table(
+            pa.table({"prompt_tokens": pa.array([None if tokens is None else 50, tokens], pa.int64())}), prompts
+        )
         train = {"grpo": {**COMMON, **SEED, "max_steps": -1}, "accelerate": {"num_processes": processes}}
         rows.append({"variant": name, "train": train, "model": DISTILL, "prompts": prompts})
     (tmp_path / "v.json").write_text(json.dumps(rows))
