@@ -6,7 +6,7 @@ Every run is the train stage with the variant's recipe (smollm2-warm), `--steps`
 nothing. Each starts when the one before has done a step: vLLM measures the GPU's free memory while it starts, and takes what another
 process claims or gives back meanwhile for its own. "fast": an engine process of its own, its log-probabilities as the old policy's, four
 optimizer steps a generation, large batches. "seed-like": TRL's engine, recomputed log-probabilities, a generation for every step, small
-batches, gradient checkpointing. Row train.seeds: mean reward of the last quarter both ways; its curves are means of five steps a seed.
+batches, gradient checkpointing. Row train.seeds: mean reward of the last quarter both ways; its curves are means of four steps a seed.
 """
 
 import argparse
@@ -22,6 +22,9 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "benchmarks")]
 
 COMPLETIONS = 256
+WINDOW = (
+    4  # steps that share a generation in the fast way: with one seed both ways have the same prompts in each window
+)
 WAYS = {
     "fast": (
         {"per_device_train_batch_size": 32, "steps_per_generation": 32, "gradient_checkpointing": False},
@@ -75,11 +78,15 @@ def start(stage: dict, folder: Path, model: Path, prompts: Path) -> subprocess.P
     return subprocess.Popen(command, env=environment, stdout=open(folder / "out.log", "wb"), stderr=subprocess.STDOUT)
 
 
-def curve(folder: Path, every: int = 5) -> list[float]:
-    """Mean reward of every ``every`` steps."""
+def curve(folder: Path) -> list[float]:
+    """Mean reward of every WINDOW steps; where they share a generation only the first of them has one."""
     log = folder / "work" / "log.jsonl"
-    rewards = [json.loads(line)["reward"] for line in log.read_text().splitlines()] if log.exists() else []
-    return [round(statistics.mean(rewards[i : i + every]), 4) for i in range(0, len(rewards), every)]
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    windows = [rows[start : start + WINDOW] for start in range(0, len(rows), WINDOW)]
+    return [
+        round(statistics.mean(row["reward"] for row in window if row.get("reward") is not None), 4)
+        for window in windows
+    ]
 
 
 def main() -> None:
@@ -120,7 +127,7 @@ def main() -> None:
     common.write_row(
         "train.seeds", "reward", statistics.mean(ends_at["fast"]), "seed-like", statistics.mean(ends_at["seed-like"]),
         spread={way: round(statistics.stdev(values), 4) if len(values) > 1 else None for way, values in ends_at.items()},
-        curves=curves, steps=shortest * 5,
+        curves=curves, steps=shortest * WINDOW,
     )  # fmt: skip
 
 
