@@ -211,7 +211,7 @@ def plan(
         else settings.option("vllm_tensor_parallel_size")
     )
     engine_weights = shape.parameters * 2 / tensor_parallel / GIB
-    if cache := settings.vllm.get("kv_cache_memory_bytes", 0) / GIB:
+    if cache := (settings.vllm.get("kv_cache_memory_bytes") or 0) / GIB:
         engine = cache + engine_weights + ENGINE_GIB
     else:
         key = "vllm_gpu_memory_utilization"
@@ -274,7 +274,7 @@ def plan(
 
 def engine_memory(settings: TrainSettings) -> str:
     """The setting that the engine has its memory from."""
-    if "kv_cache_memory_bytes" in settings.vllm:
+    if settings.vllm.get("kv_cache_memory_bytes"):
         return "`vllm` → `kv_cache_memory_bytes`"
     return (
         "`vllm` → `gpu_memory_utilization`" if settings.layout == "server" else "`grpo` → `vllm_gpu_memory_utilization`"
