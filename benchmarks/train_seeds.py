@@ -22,9 +22,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "benchmarks")]
 
 COMPLETIONS = 256
-WINDOW = (
-    4  # steps that share a generation in the fast way: with one seed both ways have the same prompts in each window
-)
+# Steps that share a generation in the fast way: with one seed both ways have the same prompts in each window.
+WINDOW = 4
 WAYS = {
     "fast": (
         {"per_device_train_batch_size": 32, "steps_per_generation": 32, "gradient_checkpointing": False},

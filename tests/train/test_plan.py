@@ -20,6 +20,7 @@ SMOLLM2 = {
     "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
     "num_key_value_heads": 3, "tie_word_embeddings": True,
 }  # fmt: skip
+SMALL_GRPO = {"max_completion_length": 160, "num_generations": 16}  # smollm2's
 COMMON = {"max_completion_length": 2048, "use_vllm": True, "max_steps": 100}
 BATCHED = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 8, "num_generations": 16, "use_liger_kernel": True,
            "gradient_checkpointing": False}  # fmt: skip
@@ -69,29 +70,19 @@ def test_a_machine_never_seen_is_predicted_within_a_quarter_and_its_memory_withi
 
 @pytest.mark.parametrize(
     ("batch", "checkpointing", "prompt_tokens", "trainer_gib"),
-    [
-        (128, True, 436, 10.9),
-        (64, False, 436, 39.2),
-        (64, False, 318, 32.0),
-    ],  # smollm2-warm's runs in docs/gpu-notes.md
+    [(128, True, 436, 10.9), (64, False, 436, 39.2), (64, False, 318, 32.0)],  # the runs in docs/gpu-notes.md
 )
 def test_the_memory_of_a_small_model_never_seen_is_predicted_within_15_percent(
     batch, checkpointing, prompt_tokens, trainer_gib
 ):
-    grpo = {"max_completion_length": 160, "num_generations": 16, "per_device_train_batch_size": batch}
-    grpo |= {"gradient_checkpointing": checkpointing}
+    grpo = SMALL_GRPO | {"per_device_train_batch_size": batch, "gradient_checkpointing": checkpointing}
     row = predict(grpo, shape=SMOLLM2, prompt_tokens=prompt_tokens, completions_per_step=512, fast_generation=True)
     trainer = sum(row.memory_gib.values()) - row.memory_gib["engine"] - row.memory_gib["context"]
     assert trainer == pytest.approx(trainer_gib, rel=0.15)
 
 
 def test_six_runs_with_a_given_kv_cache_share_a_gpu_as_planned():
-    grpo = {
-        "max_completion_length": 160,
-        "num_generations": 16,
-        "per_device_train_batch_size": 16,
-        "gradient_checkpointing": False,
-    }
+    grpo = SMALL_GRPO | {"per_device_train_batch_size": 16, "gradient_checkpointing": False}
     cache = {"vllm": {"kv_cache_memory_bytes": 3 << 30}, "fast_generation": True}
     row = predict(grpo, shape=SMOLLM2, prompt_tokens=318, completions_per_step=512, **cache)
     assert 6 * row.peak_gib == pytest.approx(111, rel=0.15)  # `nvidia-smi`; docs/gpu-notes.md
