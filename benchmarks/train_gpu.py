@@ -19,6 +19,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "tests" / "train"), str(ROOT / "benchmarks")]
 
@@ -42,6 +44,13 @@ SEED = {
 # Name → (grpo options, other train settings, steps before timing, steps timed). A window of 32 micro-batches is 4 optimizer steps.
 VARIANTS = {
     "ours": (BATCHED, {"old_logprobs": "sampler"}, 4, 8),
+    "ours-sdpa": (
+        {**BATCHED, "model_init_kwargs": {"dtype": "float32", "attn_implementation": "sdpa"}},
+        {"old_logprobs": "sampler"},
+        4,
+        4,
+    ),
+    "ours-fp8-cache": (BATCHED, {"old_logprobs": "sampler", "vllm": {"kv_cache_dtype": "fp8"}}, 4, 4),
     "ours-one-process": (BATCHED, {"old_logprobs": "sampler", "vllm": {"distributed_executor_backend": "uni"}}, 4, 8),
     "ours-recompute": (BATCHED, {}, 4, 4),
     "trl": (BATCHED, {"fast_generation": False}, 4, 4),
@@ -78,7 +87,21 @@ def make_inputs(folder: Path, device: str = "cuda") -> None:
     tiny.make_prompts(folder / "prompts", rows=4096)
 
 
-def measure(name: str, folder: Path, out: Path, deadline: float) -> dict:
+def profile(process: psutil.Process, out: Path, name: str) -> None:
+    """Where the Python threads of a run's engine are for eight seconds of its next generation: py-spy's stacks with counts, a file a process."""
+    recorders = []
+    for child in process.children(recursive=True):
+        kind = next(
+            (kind for kind in ("EngineCore", "Worker") if kind in " ".join([child.name(), *child.cmdline()])), None
+        )
+        if kind:
+            command = ["py-spy", "record", "--duration", "8", "--format", "raw", "--threads", "--pid", str(child.pid)]
+            recorders.append(subprocess.Popen([*command, "--output", str(out / f"{name}-{kind}-{child.pid}.txt")]))
+    for recorder in recorders:
+        recorder.wait()
+
+
+def measure(name: str, folder: Path, out: Path, deadline: float, is_profiled: bool) -> dict:
     """Run one variant until it has logged its steps, then kill it; its numbers."""
     from openr1_repro.train import launch
     from openr1_repro.train.settings import TrainStage
@@ -104,6 +127,8 @@ def measure(name: str, folder: Path, out: Path, deadline: float) -> dict:
             lines = (work / "log.jsonl").read_text().splitlines() if (work / "log.jsonl").exists() else []
             rows = [json.loads(line) for line in lines]
             first = first or (time.time() - started if rows else 0.0)
+        if is_profiled and child.poll() is None:
+            profile(psutil.Process(child.pid), out, name)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
@@ -134,6 +159,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(VARIANTS), help="variants, with commas between")
     parser.add_argument("--out", type=Path, default=Path("/tmp/train_gpu"), help="logs go here")
     parser.add_argument("--deadline", type=float, default=1800, help="stop measuring after this many seconds")
+    parser.add_argument("--profile", action="store_true", help="py-spy on the engine's processes after the timed steps")
     parser.add_argument("--write", action="store_true", help="keep the result in benchmarks/results/train.json")
     arguments = parser.parse_args()
     deadline = time.time() + arguments.deadline
@@ -148,7 +174,7 @@ def main() -> None:
         if time.time() > deadline - 60:
             print(f"{name}: left out, too little time")
             continue
-        results[name] = measure(name, folder, arguments.out, deadline)
+        results[name] = measure(name, folder, arguments.out, deadline, arguments.profile)
         print(json.dumps(results[name]), flush=True)
     (arguments.out / "results.json").write_text(json.dumps(results, indent=1))
     if arguments.write:

@@ -3,10 +3,11 @@
     PYTHONPATH=workflow python benchmarks/train_seeds.py --model results/warm-starts/KEY --prompts results/prompts/KEY --out /tmp/seeds
 
 Every run is the train stage with the variant's recipe (smollm2-warm), `--steps` long; all run at once on one GPU, so their seconds mean
-nothing. Each starts when the one before has done a step: vLLM measures the GPU's free memory while it starts, and takes what another
-process claims or gives back meanwhile for its own. "fast": an engine process of its own, its log-probabilities as the old policy's, four
-optimizer steps a generation, large batches. "seed-like": TRL's engine, recomputed log-probabilities, a generation for every step, small
-batches, gradient checkpointing. Row train.seeds: mean reward of the last quarter both ways; its curves are means of four steps a seed.
+nothing. "seed-like": TRL's engine, recomputed log-probabilities, a generation for every step, small batches, gradient checkpointing. These
+start one after the other: that engine measures the GPU's free memory while it starts, and takes what another process claims or gives
+back meanwhile for its own. "fast": an engine process of its own with a given KV cache, its log-probabilities as the old policy's, four optimizer
+steps a generation, large batches. These start last, at once. Row train.seeds: mean reward of the last quarter both ways; its curves are
+means of four steps a seed.
 """
 
 import argparse
@@ -25,13 +26,13 @@ COMPLETIONS = 256
 # Steps that share a generation in the fast way: with one seed both ways have the same prompts in each window.
 WINDOW = 4
 WAYS = {
-    "fast": (
-        {"per_device_train_batch_size": 32, "steps_per_generation": 32, "gradient_checkpointing": False},
-        {"fast_generation": True, "old_logprobs": "sampler", "vllm": {"kv_cache_memory_bytes": 3 << 30}},
-    ),
     "seed-like": (
         {"per_device_train_batch_size": 16, "gradient_checkpointing": True},
         {"fast_generation": False, "old_logprobs": "recompute", "vllm": {}},
+    ),
+    "fast": (
+        {"per_device_train_batch_size": 32, "steps_per_generation": 32, "gradient_checkpointing": False},
+        {"fast_generation": True, "old_logprobs": "sampler", "vllm": {"kv_cache_memory_bytes": 3 << 30}},
     ),
 }
 
@@ -77,6 +78,11 @@ def start(stage: dict, folder: Path, model: Path, prompts: Path) -> subprocess.P
     return subprocess.Popen(command, env=environment, stdout=open(folder / "out.log", "wb"), stderr=subprocess.STDOUT)
 
 
+def has_measured(folder: Path) -> bool:
+    """Whether the run's engine has its KV cache, so that its start no longer looks at the GPU's free memory."""
+    return b"GPU KV cache size" in (folder / "out.log").read_bytes()
+
+
 def curve(folder: Path) -> list[float]:
     """Mean reward of every WINDOW steps; where they share a generation only the first of them has one."""
     log = folder / "work" / "log.jsonl"
@@ -101,14 +107,14 @@ def main() -> None:
     arguments = parser.parse_args()
     ends = time.time() + arguments.deadline
     runs = {}
-    for seed in arguments.seeds:
-        for way in WAYS:
+    for way in WAYS:
+        for seed in arguments.seeds:
             folder = arguments.out / f"{way}-{seed}"
             stage = settings_of(arguments.variant, way, seed, arguments.steps, arguments.memory)
             runs[way, seed] = run = start(stage, folder, arguments.model, arguments.prompts)
-            log = folder / "work" / "log.jsonl"
-            while time.time() < ends and run.poll() is None and not (log.exists() and log.stat().st_size):
+            while way == "seed-like" and not has_measured(folder) and run.poll() is None and time.time() < ends:
                 time.sleep(0.2)
+        print(f"{way}: started", flush=True)
     while time.time() < ends and any(run.poll() is None for run in runs.values()):
         time.sleep(1.0)
     for run in runs.values():
