@@ -132,8 +132,9 @@ def raw(arguments: argparse.Namespace, model: Path, seeded: bool, gpus: str, run
         "dtype": "bfloat16" if settings.dtype == "auto" else settings.dtype,
         **settings.vllm,
     }
-    probe = requests_of(arguments, settings, tokenizer, 0)
-    longest = max(len(tokenizer(request.prompt)["input_ids"]) for request in probe) + 8
+    # As long as the stage makes it: another length is another entry in vLLM's compile cache.
+    probe = requests_of(arguments, settings, tokenizer, runs[0])
+    longest = max(len(tokenizer(request.prompt)["input_ids"]) for request in probe)
     options.setdefault("max_model_len", longest + arguments.tokens)
     llm = vllm.LLM(str(model), **options)
     results = []

@@ -181,14 +181,11 @@ def main() -> None:
         import common
 
         for peer in ("trl", "seed"):
-            common.write_row(
-                f"train.step_vs_{peer}",
-                "s/step",
-                results["ours"]["s/step"],
-                peer,
-                results[peer]["s/step"],
-                higher_is_better=False,
-            )
+            if "s/step" in results.get("ours", {}) and "s/step" in results.get(peer, {}):
+                common.write_row(
+                    f"train.step_vs_{peer}", "s/step", results["ours"]["s/step"], peer, results[peer]["s/step"],
+                    higher_is_better=False, ours_phases=results["ours"], peer_phases=results[peer],
+                )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ means of four steps a seed.
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -79,8 +80,8 @@ def start(stage: dict, folder: Path, model: Path, prompts: Path) -> subprocess.P
 
 
 def has_measured(folder: Path) -> bool:
-    """Whether the run's engine has its KV cache, so that its start no longer looks at the GPU's free memory."""
-    return b"GPU KV cache size" in (folder / "out.log").read_bytes()
+    """Whether the run's engine has its KV cache, so that its start no longer looks at the GPU's free memory: all graphs are captured."""
+    return bool(re.search(rb"CUDA graphs \(FULL\): 100%", (folder / "out.log").read_bytes())) or bool(curve(folder))
 
 
 def curve(folder: Path) -> list[float]:

@@ -33,7 +33,7 @@ def on_gpu(gpus=1, train=None, **grpo):
     """`tiny.settings` with colocated vLLM on a small part of each GPU."""
     settings = tiny.settings(
         use_cpu=False, bf16=True, use_vllm=True, vllm_gpu_memory_utilization=0.06, vllm_max_model_length=128,
-        model_init_kwargs={"dtype": "float32"}, per_device_train_batch_size=8 // gpus, **grpo,
+        per_device_train_batch_size=8 // gpus, **{"model_init_kwargs": {"dtype": "float32"}, **grpo},
     )  # fmt: skip
     settings["train"]["accelerate"] = {"num_processes": gpus}
     settings["train"] |= train or {}
@@ -62,6 +62,8 @@ LAYOUTS = {
     "ZeRO-2": {"train": deepspeed(2)},
     "ZeRO-3": {"train": deepspeed(3)},
     "Liger": {"use_liger_kernel": True},
+    # Where FlashAttention is installed the others train with it; both agree with vLLM's log-probabilities.
+    "attention of PyTorch": {"model_init_kwargs": {"dtype": "float32", "attn_implementation": "sdpa"}},
 }
 ON_TWO = {
     "DDP": {"gpus": 2},

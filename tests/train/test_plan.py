@@ -53,10 +53,11 @@ def test_seconds_a_step_are_within_a_quarter_of_the_measured(grpo, section, meas
 
 @pytest.mark.parametrize(
     ("grpo", "section", "seconds", "trainer_gib"),
-    [  # benchmarks/train_gpu.py, on another machine than the one the constants were fitted to; no memory was ever fitted
+    [  # benchmarks/train_gpu.py, on machines other than the one the constants were fitted to; no memory was ever fitted
         (SEED, {}, 16.7, 57.6),
         ({**BATCHED, "steps_per_generation": 32}, {}, 11.1, 96.7),
         ({**BATCHED, "steps_per_generation": 32}, {"fast_generation": True, "old_logprobs": "sampler"}, 6.8, 70.1),
+        ({**BATCHED, "steps_per_generation": 32}, {"fast_generation": True, "old_logprobs": "sampler"}, 5.95, 70.1),
     ],
 )
 def test_a_machine_never_seen_is_predicted_within_a_quarter_and_its_memory_within_15_percent(
