@@ -192,6 +192,9 @@ def test_seed_s_variants_plan_on_any_machine(project: Path) -> None:
     assert plan["generate"] == 3  # one base for both
     plan = planned(project, "--config", "variants=[modern]")
     assert (plan["prepare"], plan["pass_rate"]) == (2, 1)  # candidates, their pass rates, then the prompts
+    plan = planned(project, "plan", "--config", "variants=[seed,modern]")
+    assert (plan["prepare"], plan["plan"]) == (2, 1)
+    assert "pass_rate" not in plan  # it takes a GPU
 
 
 def test_gpus_that_are_not_there_are_refused_before_any_job(project: Path) -> None:

@@ -73,6 +73,13 @@ def prompts(variant, name):
     return f"results/prompts/{PROJECT.prompts_key(variant)}/{name}"
 
 
+def prompts_to_plan(variant):
+    """The prompts that a plan counts: where a pass rate will drop some, those before it, since sampling it takes a GPU."""
+    if PROJECT.candidates(variant):
+        return f"results/prompts/{PROJECT.candidates_key(variant)}/train.parquet"
+    return prompts(variant, "train.parquet")
+
+
 def prepared(key):
     """The variant behind a folder of prompts, and the settings that make it."""
     if key in VARIANT_OF_PROMPTS:

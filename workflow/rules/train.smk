@@ -5,7 +5,7 @@
 rule plan:
     input:
         models=[manifest(PROJECT.variants[name].model) for name in PROJECT.variants],
-        prompts=[prompts(name, "train.parquet") for name in PROJECT.variants],
+        prompts=[prompts_to_plan(name) for name in PROJECT.variants],
     log:
         "logs/plan.log",
     params:
@@ -15,7 +15,7 @@ rule plan:
                     "variant": name,
                     "train": PROJECT.train(name)["train"],
                     "model": f"results/assets/models/{PROJECT.variants[name].model}/files/config.json",
-                    "prompts": prompts(name, "train.parquet"),
+                    "prompts": prompts_to_plan(name),
                 }
                 for name in PROJECT.variants
             ]
