@@ -107,6 +107,23 @@ def test_two_processes_stop_and_resume_with_another_recipe_starting_afresh(input
     assert [row["step"] for row in log_of(tmp_path)] == [1]
 
 
+def test_a_killed_rank_ends_the_run_and_the_rerun_goes_on(inputs, tmp_path):
+    settings = tiny.settings(per_device_train_batch_size=4, max_steps=4, save_steps=1)
+    settings["train"]["accelerate"] = {"num_processes": 2}
+    process = start(inputs, tmp_path, settings, pause=2.0)
+    wait_for(tmp_path, "step 2/4", process)
+    ranks = [p for p in psutil.Process(process.pid).children(recursive=True) if p.environ().get("LOCAL_RANK") == "1"]
+    ranks[0].kill()
+    assert process.wait(timeout=120) == 1
+    assert "a rank was killed" in (tmp_path / "out.log").read_text().splitlines()[-1]
+    assert children_gone(tmp_path)
+    assert not (tmp_path / "training").exists()
+    status, output = train(inputs, tmp_path, settings)
+    assert status == 0, output
+    assert "resuming from step-" in output
+    assert [row["step"] for row in log_of(tmp_path)] == [1, 2, 3, 4]
+
+
 def test_lora_trains_an_adapter_and_publishes_whole_models(inputs, tmp_path):
     from transformers import AutoModelForCausalLM
 

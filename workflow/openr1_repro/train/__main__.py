@@ -105,15 +105,16 @@ def main() -> None:
         seconds = read_json(work / "sessions.json") if (work / "sessions.json").exists() else []
         seconds.append({"resumed_from": resume.name if resume else None, "seconds": round(time.time() - started, 1)})
         write_json(work / "sessions.json", seconds)
+        saved = checkpoints.listed(work / "checkpoints")
         if launch.stopped_early(work) or (status and signal_name()):
-            saved = checkpoints.listed(work / "checkpoints")
             at = f"{saved[-1].name} is saved" if saved else "nothing was saved yet"
             print(f"stopped by {signal_name() or 'a signal'}: {at}; the same command goes on from there", flush=True)
             raise SystemExit(EXIT_STOPPED)
         if status:
             raise UserError(
                 launch.diagnosis(work)
-                or f"training failed with status {status}: see the traceback above; {work} keeps its state"
+                or f"training failed with status {status}: see above (signal 9: a rank was killed, as the system does when memory runs out)."
+                f" The same command goes on from {saved[-1].name if saved else 'the start'}; {work} keeps its state"
             )
         write_json(work / "finished.json", read_json(work / "facts.json"))
 

@@ -4,6 +4,7 @@
 
 ``variants.json``: a list of ``{"variant": name, "train": the variant's train section, "model": config.json of its model or the path of
 one, "prompts": train.parquet}``. Completions are taken to reach `max_completion_length`: upper bounds.
+
 The model behind the figures is arithmetic with few constants, and each constant says where it comes from: the H200 measurements in
 docs/train.md (1.78 B parameters, 64 × 2,048 tokens a step). Other chips are scaled by their peak rate and bandwidth.
 """
