@@ -113,8 +113,8 @@ def main() -> None:
         if status:
             raise UserError(
                 launch.diagnosis(work)
-                or f"training failed with status {status}: see above (signal 9: a rank was killed, as the system does when memory runs out)."
-                f" The same command goes on from {saved[-1].name if saved else 'the start'}; {work} keeps its state"
+                or f"training failed with status {status}: see above (signal 9: a rank was killed, as the system does when memory runs"
+                f" out). The same command goes on from {saved[-1].name if saved else 'the start'}; {work} keeps its state"
             )
         write_json(work / "finished.json", read_json(work / "facts.json"))
 
