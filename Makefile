@@ -73,4 +73,4 @@ lock-assets: $(VENV)/.ready  ## pin every file of the chosen variants' models an
 	@snakemake --cores all lock
 
 clean:  ## remove what runs wrote, keep downloads and environments
-	rm -rf results/runs results/base results/prompts results/report logs
+	rm -rf results/runs results/base results/prompts results/pass-rates results/warm-starts results/report results/.cache logs

@@ -27,7 +27,7 @@ def run(assets, tmp_path, monkeypatch, capsys):
 
     def call(settings, *arguments, work=tmp_path):
         output = tmp_path / "responses.parquet"
-        command = ["generate", "--settings", settings, "--assets", assets, "--work", work, "--output", output]
+        command = ["generate", "--settings", settings, "--assets", assets, "--cache", work, "--output", output]
         monkeypatch.setattr(sys, "argv", [str(part) for part in [*command, *arguments]])
         capsys.readouterr()
         main()
@@ -94,7 +94,7 @@ def test_more_samples_and_benchmarks_generate_only_those(settings, tiny_model, r
 def test_after_a_kill_the_texts_are_the_same(lost, settings, tiny_model, run, tmp_path):
     model = tiny_model()
     first, _ = run(settings(batch_size=5), "--model", model)
-    (store,) = (tmp_path / "responses").glob("*.jsonl")
+    (store,) = tmp_path.glob("*.jsonl")
     lines = store.read_bytes().splitlines(keepends=True)
     store.write_bytes(store.read_bytes()[:-20] if lost == "half a line" else b"".join(lines[:3]))
     again, generated = run(settings(batch_size=5), "--model", model)
@@ -340,7 +340,7 @@ def test_kill_nine_loses_no_finished_batch(settings, tiny_model, run, assets, tm
     chosen = settings(samples=40, max_new_tokens=60, batch_size=12)
     expected, _ = run(chosen, "--model", model, work=tmp_path / "unbroken")
     command = [sys.executable, "-m", "openr1_repro.evaluate.generate", "--settings", chosen, "--assets", assets]
-    command += ["--model", model, "--work", tmp_path / "killed", "--output", tmp_path / "x.parquet"]
+    command += ["--model", model, "--cache", tmp_path / "killed", "--output", tmp_path / "x.parquet"]
     kills = 0
     while not (tmp_path / "x.parquet").exists():
         process = subprocess.Popen(list(map(str, command)), start_new_session=True)
@@ -354,6 +354,38 @@ def test_kill_nine_loses_no_finished_batch(settings, tiny_model, run, assets, tm
         assert process.wait() in (0, -signal.SIGKILL)
     assert kills == 2
     assert pl.read_parquet(tmp_path / "x.parquet").equals(expected)
+
+
+def test_two_jobs_at_once_with_the_same_weights_generate_everything_once(
+    settings, tiny_model, assets, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "workflow"))
+    model = tiny_model()
+    command = [
+        sys.executable,
+        "-m",
+        "openr1_repro.evaluate.generate",
+        "--assets",
+        assets,
+        "--model",
+        model,
+        "--cache",
+        tmp_path / "cache",
+    ]
+    jobs = [(settings(samples=3), tmp_path / "3.parquet"), (settings(samples=4), tmp_path / "4.parquet")]
+    running = [
+        subprocess.Popen(
+            list(map(str, [*command, "--settings", chosen, "--output", output])), stdout=subprocess.PIPE, text=True
+        )
+        for chosen, output in jobs
+    ]
+    said = [process.communicate(timeout=240)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    few, many = (pl.read_parquet(output) for _, output in jobs)
+    assert (few.height, many.height) == (36, 48)
+    assert texts(few).items() <= texts(many).items()
+    (file,) = (tmp_path / "cache").iterdir()
+    assert len(file.read_text().splitlines()) == 48
 
 
 # --- vLLM's side that needs no vLLM (the rest: test_vllm_engine.py)

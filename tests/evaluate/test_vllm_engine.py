@@ -27,7 +27,7 @@ def command(assets, tmp_path, settings, monkeypatch):
     def make(model, **evaluate):
         chosen = settings(engine="vllm", dtype="float32", vllm=SMALL, **evaluate)
         parts = ["-m", "openr1_repro.evaluate.generate", "--settings", chosen, "--assets", assets, "--model", model]
-        return [sys.executable, *map(str, [*parts, "--work", tmp_path, "--output", tmp_path / "responses.parquet"])]
+        return [sys.executable, *map(str, [*parts, "--cache", tmp_path, "--output", tmp_path / "responses.parquet"])]
 
     return make
 

@@ -42,7 +42,7 @@ def test_samples_and_rates(tmp_path: Path, engine: str) -> None:
     output = tmp_path / "rates.parquet"
     command = [
         sys.executable, "-m", "openr1_repro.prepare.pass_rate", "--settings", json.dumps(settings), "--model", str(folder),
-        "--prompts", str(prompts), "--work", str(tmp_path / "work"), "--output", str(output),
+        "--prompts", str(prompts), "--cache", str(tmp_path / "responses"), "--output", str(output),
     ]  # fmt: skip
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

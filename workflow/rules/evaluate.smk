@@ -38,7 +38,7 @@ rule generate:
         job("{params.env}", "'generate {wildcards.name}'")
         + " -m openr1_repro.evaluate.generate --settings {params.settings:q} --assets results/assets"
         " --{params.which} $(dirname {input.weights}) {params.warm_start} --prompts $(dirname {input.validation})"
-        " --work results/{wildcards.group}/{wildcards.name}/.work/evaluation --output {output}"
+        " --cache results/.cache/responses --output {output}"
 
 
 rule score:

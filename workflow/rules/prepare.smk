@@ -48,4 +48,4 @@ rule pass_rate:
     shell:
         job("{params.env}", "'pass rate'")
         + " -m openr1_repro.prepare.pass_rate --settings {params.settings:q} --model $(dirname {input.model})"
-        " --prompts $(dirname {input.prompts}) --work results/pass-rates/.{wildcards.key} --output {output}"
+        " --prompts $(dirname {input.prompts}) --cache results/.cache/responses --output {output}"

@@ -2,10 +2,11 @@
 
     python -m openr1_repro.evaluate.generate --settings @evaluate.json --assets results/assets \\
         --training results/runs/quickstart/training --prompts results/prompts/KEY \\
-        --work results/runs/quickstart/.evaluate --output responses.parquet
+        --cache results/.cache/responses --output responses.parquet
 
-A checkpoint is loaded once for all its benchmarks. Every response is stored in --work as it comes and found again by the weights, the
-prompt, the sampling and the seed, so a rerun generates only what is missing: after a kill, or for more samples or benchmarks.
+A checkpoint is loaded once for all its benchmarks. Every response is stored in --cache as it comes and found again by the weights, the
+prompt, the sampling and the seed, so a rerun generates only what is missing: after a kill, for more samples or benchmarks, or where another
+variant has asked the same model the same.
 """
 
 import argparse
@@ -41,7 +42,9 @@ def main() -> None:
         "--warm-start", type=Path, help="folder of the model that GRPO began with, where it had a supervised start"
     )
     parser.add_argument("--prompts", type=Path, help="folder of the prepare stage, for its held-out prompts")
-    parser.add_argument("--work", type=Path, required=True, help="folder that keeps responses across runs")
+    parser.add_argument(
+        "--cache", type=Path, required=True, help="folder that keeps responses, whatever asked for them"
+    )
     parser.add_argument("--output", type=Path, required=True, help="parquet file to write")
     args = parser.parse_args()
     settings = stage.parse_settings(args.settings, StageSettings)
@@ -51,7 +54,7 @@ def main() -> None:
         problems += load_validation(args.prompts)
     rows: list[dict[str, Any]] = []
     for name, folder in models_of(args.model, args.training, args.warm_start):
-        rows += answer(settings, problems, name, folder, args.work / "responses")
+        rows += answer(settings, problems, name, folder, args.cache)
     with stage.replacing(args.output) as draft:
         pl.DataFrame(rows, schema=SCHEMA).write_parquet(draft)
 

@@ -1,5 +1,6 @@
 """The response cache: one append-only file per state of the weights, found again by everything that decides a text."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -66,24 +67,31 @@ def fingerprint(model: Path) -> str:
 
 
 class ResponseCache:
-    """Responses on disk, a JSON line each, appended as they come: what a kill loses is the line being written."""
+    """Responses on disk, a JSON line each, appended as they come: what a kill loses is the line being written.
+
+    All runs share a folder. While one has the file of some weights open, another that wants the same waits, and then finds what it wrote.
+    """
 
     def __init__(self, folder: Path, weights: str, engine: str):
         self._engine = engine
         self._path = folder / f"{weights[:16]}.jsonl"
         self._known: dict[str, Response] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        self._stream = self._path.open("a+b")
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another job generates with the same weights: waiting for it", flush=True)
+            fcntl.flock(self._stream, fcntl.LOCK_EX)
+        self._stream.seek(0)
         whole = 0
-        if self._path.exists():
-            with self._path.open("rb") as stream:
-                for line in stream:
-                    if not line.endswith(b"\n"):
-                        break  # torn by a kill
-                    whole += len(line)
-                    row = json.loads(line)
-                    key = row.pop("key")
-                    self._known[key] = Response(**row)
-        self._stream = self._path.open("ab")
+        for line in self._stream:
+            if not line.endswith(b"\n"):
+                break  # torn by a kill
+            whole += len(line)
+            row = json.loads(line)
+            key = row.pop("key")
+            self._known[key] = Response(**row)
         self._stream.truncate(whole)
 
     def get(self, request: Request) -> Response | None:
@@ -103,5 +111,5 @@ class ResponseCache:
         os.fsync(self._stream.fileno())
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, for others to open."""
         self._stream.close()

@@ -54,7 +54,9 @@ def main() -> None:
     add_settings_argument(parser)
     parser.add_argument("--model", type=Path, required=True, help="folder of a downloaded model")
     parser.add_argument("--prompts", type=Path, required=True, help="folder of the prepare stage")
-    parser.add_argument("--work", type=Path, required=True, help="folder that keeps samples across runs")
+    parser.add_argument(
+        "--cache", type=Path, required=True, help="folder that keeps responses, whatever asked for them"
+    )
     parser.add_argument("--output", type=Path, required=True, help="parquet file to write")
     a = parser.parse_args()
     settings = parse_settings(a.settings, StageSettings)
@@ -77,7 +79,7 @@ def main() -> None:
         ),
         benchmarks={"unused": {"dataset": "unused"}},
     )  # fmt: skip
-    samples = pl.DataFrame(answer(generate, problems, "base", a.model / "files", a.work / "responses"))
+    samples = pl.DataFrame(answer(generate, problems, "base", a.model / "files", a.cache))
     texts, items = samples["text"].to_list(), samples["item"].to_list()
 
     rewards = load(RewardSettings.model_validate({"reward_funcs": ["accuracy"], "gold_column": settings.gold_column}))
