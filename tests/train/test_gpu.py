@@ -89,11 +89,12 @@ def test_every_layout_trains_and_generates_with_the_trained_weights(inputs, tmp_
     assert children_gone(tmp_path)
 
 
-def test_a_run_stopped_again_and_again_in_the_middle_of_a_step_ends_at_its_last_step(inputs, tmp_path):
-    settings = on_gpu(max_steps=60, save_steps=5)
-    for step, kill in ((12, "SIGTERM"), (24, "SIGKILL"), (36, "SIGTERM"), (48, "SIGKILL")):
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_run_stopped_and_killed_in_the_middle_of_a_step_ends_at_its_last_step(inputs, tmp_path, turn):
+    settings = on_gpu(max_steps=36, save_steps=5)
+    for step, kill in ((12, "SIGTERM"), (24, "SIGKILL")):
         process = start(inputs, tmp_path, settings, gpus="0")
-        wait_for(tmp_path, f"step {step}/60", process)
+        wait_for(tmp_path, f"step {step}/36", process)
         process.send_signal(getattr(signal, kill))
         assert process.wait(timeout=120) == (75 if kill == "SIGTERM" else -signal.SIGKILL)
         deadline = time.time() + 60
@@ -104,11 +105,11 @@ def test_a_run_stopped_again_and_again_in_the_middle_of_a_step_ends_at_its_last_
     assert status == 0, output[-6000:]
     resumed = [int(line.split("-")[1]) for line in output.splitlines() if line.startswith("resuming from step-")]
     assert all(
-        at >= least for at, least in zip(resumed, (12, 20, 36, 45), strict=True)
+        at >= least for at, least in zip(resumed, (12, 20), strict=True)
     )  # SIGTERM saves, SIGKILL loses save_steps
-    assert [row["step"] for row in log_of(tmp_path)] == list(range(1, 61))
+    assert [row["step"] for row in log_of(tmp_path)] == list(range(1, 37))
     facts = json.loads((tmp_path / "training" / "train.json").read_text())
-    assert (facts["steps"], facts["resumed_from"]) == (60, [f"step-{step}" for step in resumed])
+    assert (facts["steps"], facts["resumed_from"]) == (36, [f"step-{step}" for step in resumed])
 
 
 def test_a_dead_engine_stops_the_run(inputs, tmp_path):
