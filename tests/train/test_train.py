@@ -107,9 +107,10 @@ def test_two_processes_stop_and_resume_with_another_recipe_starting_afresh(input
     assert [row["step"] for row in log_of(tmp_path)] == [1]
 
 
-def test_a_killed_rank_ends_the_run_and_the_rerun_goes_on(inputs, tmp_path):
-    settings = tiny.settings(per_device_train_batch_size=4, max_steps=4, save_steps=1)
-    settings["train"]["accelerate"] = {"num_processes": 2}
+@pytest.mark.parametrize("ranks", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_a_killed_rank_ends_the_run_and_the_rerun_goes_on(inputs, tmp_path, ranks):
+    settings = tiny.settings(per_device_train_batch_size=8 // ranks, max_steps=4, save_steps=1)
+    settings["train"]["accelerate"] = {"num_processes": ranks}
     process = start(inputs, tmp_path, settings, pause=2.0)
     wait_for(tmp_path, "step 2/4", process)
     ranks = [p for p in psutil.Process(process.pid).children(recursive=True) if p.environ().get("LOCAL_RANK") == "1"]
