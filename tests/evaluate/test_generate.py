@@ -90,6 +90,15 @@ def test_more_samples_and_benchmarks_generate_only_those(settings, tiny_model, r
     assert afresh.equals(grown)  # what was added later is what would have been there from the start
 
 
+def test_what_another_run_has_asked_changes_no_text(settings, tiny_model, run, tmp_path):
+    model = tiny_model()
+    few = {"sums": {"dataset": "sums", "num_problems": 5}}
+    afresh, _ = run(settings(benchmarks=few), "--model", model, work=tmp_path / "new")
+    run(settings(), "--model", model)  # the same problems among others, in larger batches
+    after, _ = run(settings(benchmarks=few), "--model", model)
+    assert after.equals(afresh)
+
+
 @pytest.mark.parametrize("lost", ["half a line", "all but three lines"])
 def test_after_a_kill_the_texts_are_the_same(lost, settings, tiny_model, run, tmp_path):
     model = tiny_model()
@@ -131,7 +140,7 @@ def test_another_problem_in_the_data(settings, tiny_model, run, assets):
     rows[3, "problem"] = "What is 9 + 9?"
     rows.write_parquet(path)
     again, generated = run(settings(), "--model", model)
-    assert generated == 2
+    assert generated == 24  # the batches that it is in
     changed = {key for key, text in texts(again).items() if texts(first)[key] != text}
     assert changed <= {("sums", 3, 0), ("sums", 3, 1)}
 

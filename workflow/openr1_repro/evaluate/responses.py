@@ -23,10 +23,12 @@ class Request:
     """The whole text that the model sees."""
     sampling: Sampling
     seed: int = 0
+    batch: str = ""
+    """What it is drawn together with, where that decides its text, too."""
 
     def key(self, engine: str) -> str:
         """What the response is stored under, beside the weights."""
-        parts = [engine, self.item, self.prompt, self.sampling.model_dump(), self.seed]
+        parts = [engine, self.item, self.prompt, self.sampling.model_dump(), self.seed, self.batch]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -4,6 +4,7 @@ A batch is all problems of a benchmark (at most ``batch_size``, of like length) 
 depend neither on what else is asked nor on where an earlier run stopped, and one more sample or benchmark is one more batch.
 """
 
+import hashlib
 import importlib.metadata
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +29,7 @@ def identity(settings: EvaluateSettings) -> str:
 
 
 def plan(requests: Iterable[Request], settings: EvaluateSettings) -> list[Request]:
-    """The requests in the order of their batches, each with its batch's seed."""
+    """The requests in the order of their batches, each with its batch's seed and a digest of its prompts."""
 
     def group(request: Request) -> tuple[str, int]:
         return request.benchmark, request.sample
@@ -36,9 +37,11 @@ def plan(requests: Iterable[Request], settings: EvaluateSettings) -> list[Reques
     planned: list[Request] = []
     for (benchmark, sample), members in itertools.groupby(sorted(requests, key=group), key=group):
         ordered = sorted(members, key=lambda r: (len(r.prompt), r.item))
-        for position, request in enumerate(ordered):
-            seed = seed_of(settings.seed, benchmark, sample, position // settings.batch_size)
-            planned.append(replace(request, seed=seed))
+        for start in range(0, len(ordered), settings.batch_size):
+            batch = ordered[start : start + settings.batch_size]
+            seed = seed_of(settings.seed, benchmark, sample, start // settings.batch_size)
+            together = hashlib.sha256(repr([request.prompt for request in batch]).encode()).hexdigest()
+            planned += [replace(request, seed=seed, batch=together) for request in batch]
     return planned
 
 
