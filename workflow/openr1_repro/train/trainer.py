@@ -136,13 +136,19 @@ class Trainer(Resumable, GRPOTrainer):
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the seconds spent inside to ``time/<name>`` of this step's log line; nested phases count once, in the inner one."""
+        """Add the seconds spent inside to ``time/<name>`` of this step's log line; nested phases count once, in the inner one.
+
+        What is in no phase is ``time/train``: forward and backward passes and the optimizer's step, during which nobody waits for the GPU
+        but TRL itself.
+        """
         self.beat(name)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # else a phase is charged with the kernels before it
         started = time.perf_counter()
         inner = sum(self.phases.values())
         yield
         if torch.cuda.is_available():
-            torch.cuda.synchronize()  # else a phase is charged with the kernels of the one before
+            torch.cuda.synchronize()
         inner = sum(self.phases.values()) - inner
         self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - started - inner
 
@@ -180,9 +186,9 @@ class Trainer(Resumable, GRPOTrainer):
         return padded.to(self.accelerator.device), None, None
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """One forward and backward pass, timed."""
-        with self.phase("train"):
-            return super().training_step(model, inputs, num_items_in_batch)
+        """One forward and backward pass."""
+        self.beat("train")
+        return super().training_step(model, inputs, num_items_in_batch)
 
     def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
         loss = super()._compute_loss(model, inputs)
@@ -201,12 +207,15 @@ class Trainer(Resumable, GRPOTrainer):
         if "loss" not in logs:  # the summary at the end of training
             super().log(logs, start_time)
             return
-        seconds = time.perf_counter() - self.step_started
-        # A step may be finite and still ruin the weights. ZeRO-3 leaves none here to look at.
-        norms = torch._foreach_norm([p.detach() for p in self.model.parameters() if p.numel()])
-        self.finite &= all(norm.isfinite() for norm in norms)
+        # A step may be finite and still ruin the weights. ZeRO-3 leaves only the small ones here, or none, to look at.
+        if weights := [p.detach() for p in self.model.parameters() if p.numel()]:
+            # One answer for all: asked one by one, each would wait for the GPU.
+            self.finite &= torch.stack(torch._foreach_norm(weights)).isfinite().all()
         totals = torch.stack([self.trained_tokens, (~self.finite).long()])
         tokens, broken = self.accelerator.reduce(totals, reduction="sum").tolist()
+        now = time.perf_counter()  # the GPU has done the step
+        seconds, self.step_started = now - self.step_started, now
+        self.phases["train"] = seconds - sum(self.phases.values())
         logs["time/step"] = seconds
         for name, spent in self.phases.items():
             logs[f"time/{name}"] = spent
@@ -224,7 +233,7 @@ class Trainer(Resumable, GRPOTrainer):
                 "latency_p99",
             ):  # means and spreads are TRL's
                 logs[f"reward_engine/{name}/{key}"] = statistics[key]
-        self.phases, self.step_started = {}, time.perf_counter()
+        self.phases = {}
         self.trained_tokens.zero_()
         self.finite.fill_(True)
         if self._metrics["train"].get("frac_reward_zero_std"):  # steps that reuse a generation have none
