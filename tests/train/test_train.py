@@ -87,6 +87,13 @@ def test_a_finished_run_is_published_again_without_training(inputs, unbroken):
     assert weights_of(unbroken) == before
 
 
+def test_a_process_that_dies_after_its_last_step_has_still_finished(inputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINY_ABORT", "1")
+    status, output = train(inputs, tmp_path, tiny.settings(max_steps=1))
+    assert status == 0, output
+    assert list(weights_of(tmp_path)) == ["step-1"]
+
+
 def test_two_processes_stop_and_resume_with_another_recipe_starting_afresh(inputs, tmp_path):
     settings = tiny.settings(per_device_train_batch_size=4, max_steps=3, save_steps=10)
     settings["train"]["accelerate"] = {"num_processes": 2}

@@ -91,6 +91,13 @@ def say_if_a_process_group_is_open():
         print("a process group was left open", flush=True)
 
 
+@atexit.register
+def die_in_the_last_moment():
+    """In a rank, after all its work."""
+    if "TINY_ABORT" in os.environ:
+        os.abort()
+
+
 def digits(completions, **kwargs):
     """A reward that a random model can raise: the share of characters that are digits. TINY_PAUSE: it takes so many seconds."""
     time.sleep(float(os.environ.get("TINY_PAUSE", 0)))

@@ -106,11 +106,12 @@ def main() -> None:
         seconds.append({"resumed_from": resume.name if resume else None, "seconds": round(time.time() - started, 1)})
         write_json(work / "sessions.json", seconds)
         saved = checkpoints.listed(work / "checkpoints")
-        if launch.stopped_early(work) or (status and signal_name()):
+        left = launch.steps_left(work)
+        if left or (left is None and signal_name()):
             at = f"{saved[-1].name} is saved" if saved else "nothing was saved yet"
             print(f"stopped by {signal_name() or 'a signal'}: {at}; the same command goes on from there", flush=True)
             raise SystemExit(EXIT_STOPPED)
-        if status:
+        if left is None:
             raise UserError(
                 launch.diagnosis(work)
                 or f"training failed with status {status}: see above (signal 9: a rank was killed, as the system does when memory runs"

@@ -197,10 +197,13 @@ def diagnosis(work: Path) -> str | None:
     return json.loads(failure.read_text())["message"] if failure.exists() else None
 
 
-def stopped_early(work: Path) -> bool:
-    """Whether training ended well but before its last step."""
+def steps_left(work: Path) -> int | None:
+    """Steps that training had not done when it ended by itself; None if it broke off.
+
+    What it wrote at its end counts, not its exit status: a rank may still be aborted on its way out, by a thread of Gloo's for one.
+    """
     facts = work / "facts.json"
     if not facts.exists():
-        return False
+        return None
     reached = json.loads(facts.read_text())
-    return reached["steps"] < reached["max_steps"]
+    return reached["max_steps"] - reached["steps"]

@@ -82,10 +82,11 @@ def main() -> None:
                 lease.locks,
                 module="openr1_repro.train.sft",
             )
-        if launch.stopped_early(work) or (status and signal_name()):
+        left = launch.steps_left(work)
+        if left or (left is None and signal_name()):
             print("stopped; the same command goes on from the last checkpoint", flush=True)
             raise SystemExit(EXIT_STOPPED)
-        if status:
+        if left is None:
             raise UserError(
                 launch.diagnosis(work) or f"the warm start failed with status {status}: see the traceback above"
             )
