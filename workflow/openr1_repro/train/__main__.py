@@ -35,7 +35,6 @@ from openr1_repro.stage import (
 from openr1_repro.train import checkpoints, launch, server
 from openr1_repro.train.settings import TrainStage
 
-EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to stop, saved, and a rerun goes on
 PACKAGES = (
     "torch",
     "transformers",
@@ -80,7 +79,9 @@ def main() -> None:
         cut_log(work, checkpoints.step_of(resume) if resume else 0)
         if resume:
             print(f"resuming from {resume.name}", flush=True)
-        started = time.time()
+        sessions = earlier_sessions(work)
+        sessions.append({"started": time.time(), "resumed_from": resume.name if resume else None})
+        write_json(work / "sessions.json", sessions)
         with (
             launch.stopping_at_signals(work) as signal_name,
             gpus.lease(settings.num_gpus) as lease,
@@ -102,21 +103,9 @@ def main() -> None:
                 lease.locks,
                 served.processes,
             )
-        seconds = read_json(work / "sessions.json") if (work / "sessions.json").exists() else []
-        seconds.append({"resumed_from": resume.name if resume else None, "seconds": round(time.time() - started, 1)})
-        write_json(work / "sessions.json", seconds)
-        saved = checkpoints.listed(work / "checkpoints")
-        left = launch.steps_left(work)
-        if left or (left is None and signal_name()):
-            at = f"{saved[-1].name} is saved" if saved else "nothing was saved yet"
-            print(f"stopped by {signal_name() or 'a signal'}: {at}; the same command goes on from there", flush=True)
-            raise SystemExit(EXIT_STOPPED)
-        if left is None:
-            raise UserError(
-                launch.diagnosis(work)
-                or f"training failed with status {status}: see above (signal 9: a rank was killed, as the system does when memory runs"
-                f" out). The same command goes on from {saved[-1].name if saved else 'the start'}; {work} keeps its state"
-            )
+        sessions[-1]["seconds"] = time.time() - sessions[-1]["started"]
+        write_json(work / "sessions.json", sessions)
+        launch.check_finished(work, status, signal_name())
         write_json(work / "finished.json", read_json(work / "facts.json"))
 
     summary = summarise(work, asked, manifest)
@@ -173,6 +162,15 @@ def cut_log(work: Path, step: int) -> None:
     for file in (work / "completions").glob("completions_*.parquet"):
         if int(file.stem.rsplit("_", 1)[1]) > step:
             file.unlink()
+
+
+def earlier_sessions(work: Path) -> list[dict[str, Any]]:
+    """The commands that have trained here: start, checkpoint gone on from, seconds; a killed one's last until its ranks' last heartbeat."""
+    sessions = read_json(work / "sessions.json") if (work / "sessions.json").exists() else []
+    if sessions and "seconds" not in sessions[-1]:
+        beats = [beat.stat().st_mtime for beat in (work / "heartbeat").glob("rank-*")]
+        sessions[-1]["seconds"] = max([sessions[-1]["started"], *beats]) - sessions[-1]["started"]
+    return sessions
 
 
 def summarise(work: Path, asked: dict[str, str], manifest: dict[str, Any]) -> dict[str, Any]:

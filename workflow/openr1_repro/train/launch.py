@@ -1,7 +1,6 @@
 """Starting and watching the training processes: accelerate's config, the child, its heartbeats, its end."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -13,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from openr1_repro.process import SUPERVISOR, die_with_parent
-from openr1_repro.stage import UserError, write_json
+from openr1_repro.stage import UserError, read_json, write_json
+from openr1_repro.train import checkpoints
 from openr1_repro.train.settings import TrainSettings
 
+EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to stop, saved, and a rerun goes on
 POLL_SECONDS = 0.2
 LOADING_SECONDS = 1800.0  # reading a model and starting an engine, at most
 
@@ -191,19 +192,31 @@ def hung_ranks(work: Path, seconds: float, started: float) -> list[str]:
     ]
 
 
-def diagnosis(work: Path) -> str | None:
-    """What the training itself said when it stopped, None if it said nothing."""
-    failure = work / "failure.json"
-    return json.loads(failure.read_text())["message"] if failure.exists() else None
-
-
-def steps_left(work: Path) -> int | None:
-    """Steps that training had not done when it ended by itself; None if it broke off.
+def check_finished(work: Path, status: int, signal_name: str | None) -> None:
+    """Return if training did its last step.
 
     What it wrote at its end counts, not its exit status: a rank may still be aborted on its way out, by a thread of Gloo's for one.
+
+    Args:
+        work: folder of the checkpoints and of what training wrote at its end.
+        status: what `run_training` returned.
+        signal_name: the signal that asked to stop, None if none did.
+
+    Raises:
+        SystemExit: with `EXIT_STOPPED`, if training was asked to stop.
+        UserError: if it broke off, with its own word on why, if it had one.
     """
-    facts = work / "facts.json"
-    if not facts.exists():
-        return None
-    reached = json.loads(facts.read_text())
-    return reached["max_steps"] - reached["steps"]
+    facts = read_json(work / "facts.json") if (work / "facts.json").exists() else None
+    if facts and facts["steps"] >= facts["max_steps"]:
+        return
+    saved = checkpoints.listed(work / "checkpoints")
+    if facts or signal_name:
+        at = f"{saved[-1].name} is saved" if saved else "nothing was saved yet"
+        print(f"stopped by {signal_name or 'a signal'}: {at}; the same command goes on from there", flush=True)
+        raise SystemExit(EXIT_STOPPED)
+    if (work / "failure.json").exists():
+        raise UserError(read_json(work / "failure.json")["message"])
+    raise UserError(
+        f"training failed with status {status}: see above; where that speaks of signal 9, a rank was killed, as the system does when memory"
+        f" runs out. The same command goes on from {saved[-1].name if saved else 'the start'}; {work} keeps its state"
+    )

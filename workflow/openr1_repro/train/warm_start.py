@@ -29,7 +29,7 @@ from openr1_repro.stage import (
     write_json,
 )
 from openr1_repro.train import checkpoints, launch, traces
-from openr1_repro.train.__main__ import EXIT_STOPPED, start_afresh_if_changed
+from openr1_repro.train.__main__ import start_afresh_if_changed
 from openr1_repro.train.settings import TrainSettings, WarmStartStage
 
 
@@ -82,14 +82,7 @@ def main() -> None:
                 lease.locks,
                 module="openr1_repro.train.sft",
             )
-        left = launch.steps_left(work)
-        if left or (left is None and signal_name()):
-            print("stopped; the same command goes on from the last checkpoint", flush=True)
-            raise SystemExit(EXIT_STOPPED)
-        if left is None:
-            raise UserError(
-                launch.diagnosis(work) or f"the warm start failed with status {status}: see the traceback above"
-            )
+        launch.check_finished(work, status, signal_name())
         write_json(work / "finished.json", {"step": checkpoints.step_of(checkpoints.listed(work / "checkpoints")[-1])})
 
     with replacing(arguments.output) as draft:
