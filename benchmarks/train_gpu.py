@@ -41,18 +41,20 @@ SEED = {
     "num_generations": 2,
     "gradient_checkpointing": True,
 }
+OURS = {"old_logprobs": "sampler", "autocast_residual": True}
 # Name → (grpo options, other train settings, steps before timing, steps timed). A window of 32 micro-batches is 4 optimizer steps.
 VARIANTS = {
-    "ours": (BATCHED, {"old_logprobs": "sampler"}, 4, 8),
+    "ours": (BATCHED, OURS, 4, 8),
+    "ours-float32-residual": (BATCHED, {**OURS, "autocast_residual": False}, 4, 8),
     "ours-sdpa": (
         {**BATCHED, "model_init_kwargs": {"dtype": "float32", "attn_implementation": "sdpa"}},
-        {"old_logprobs": "sampler"},
+        OURS,
         4,
         4,
     ),
-    "ours-fp8-cache": (BATCHED, {"old_logprobs": "sampler", "vllm": {"kv_cache_dtype": "fp8"}}, 4, 4),
-    "ours-one-process": (BATCHED, {"old_logprobs": "sampler", "vllm": {"distributed_executor_backend": "uni"}}, 4, 8),
-    "ours-recompute": (BATCHED, {}, 4, 4),
+    "ours-fp8-cache": (BATCHED, {**OURS, "vllm": {"kv_cache_dtype": "fp8"}}, 4, 4),
+    "ours-one-process": (BATCHED, {**OURS, "vllm": {"distributed_executor_backend": "uni"}}, 4, 8),
+    "ours-recompute": (BATCHED, {**OURS, "old_logprobs": "recompute"}, 4, 4),
     "trl": (BATCHED, {"fast_generation": False}, 4, 4),
     "seed": (SEED, {"fast_generation": False}, 1, 3),
 }

@@ -77,6 +77,8 @@ def test_kill_and_a_corrupt_checkpoint_cost_steps_and_nothing_else(inputs, unbro
     assert f"checkpoint {newest.name} is damaged" in output
     assert log_of(tmp_path) == log_of(unbroken)
     assert weights_of(tmp_path)["step-4"] == weights_of(unbroken)["step-4"]
+    killed, _ = json.loads((tmp_path / "work" / "sessions.json").read_text())
+    assert killed["seconds"] >= 6.0  # three pauses: what a killed run took counts, too
 
 
 def test_a_finished_run_is_published_again_without_training(inputs, unbroken):
@@ -130,6 +132,33 @@ def test_a_killed_rank_ends_the_run_and_the_rerun_goes_on(inputs, tmp_path, rank
     assert status == 0, output
     assert "resuming from step-" in output
     assert [row["step"] for row in log_of(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_residual_stream_in_autocast_s_type(inputs, tmp_path):
+    import torch
+    from openr1_repro.train.trainer import as_autocast
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(inputs / "model" / "files")
+    ids = torch.arange(96).view(2, 48)
+    with torch.no_grad():
+        exact, stream = (model(ids, output_hidden_states=True)[name] for name in ("logits", "hidden_states"))
+        model.get_input_embeddings().register_forward_hook(as_autocast)
+        assert model(ids).logits.equal(exact)  # as it was, outside autocast
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model(ids, output_hidden_states=True)
+    assert {layer.dtype for layer in stream} == {torch.float32}
+    assert {layer.dtype for layer in rounded.hidden_states[:-1]} == {torch.bfloat16}  # the last one is the final norm's
+    assert (rounded.logits - exact).abs().mean() < 0.02 * exact.std()
+
+    weights = []
+    for residual in (False, True):
+        settings = tiny.settings(bf16=True, max_steps=1)
+        settings["train"] |= {"autocast_residual": residual, "accelerate": {"mixed_precision": "bf16"}}
+        status, output = train(inputs, tmp_path / str(residual), settings)
+        assert status == 0, output
+        weights.append(weights_of(tmp_path / str(residual))["step-1"])
+    assert weights[0] != weights[1]  # one process, one thread: equal to the last bit otherwise
 
 
 def test_lora_trains_an_adapter_and_publishes_whole_models(inputs, tmp_path):

@@ -66,6 +66,7 @@ def main() -> None:
             work=arguments.work,
             resumable_checkpoints=settings.resumable_checkpoints,
             old_logprobs_of_sampler=settings.old_logprobs == "sampler" and settings.option("use_vllm"),
+            autocast_residual=settings.autocast_residual,
             max_steps_without_spread=settings.stop_after_steps_without_spread,
             reward_statistics=engine.statistics,
         )

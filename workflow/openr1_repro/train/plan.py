@@ -26,11 +26,10 @@ from openr1_repro.train.settings import TrainSettings
 GIB = 2**30
 # GPU memory in GiB → (dense bf16 TFLOP/s, TB/s) of the chips that have it; between them, the nearest.
 CHIPS = {40: (312, 1.5), 80: (990, 3.3), 140: (990, 4.3), 180: (2250, 7.7)}
-TRAIN_SHARE = 0.56  # of the peak, at large micro-batches: 64 × 2,048 tokens in 2.5 s
-HALF_TOKENS = (
-    1340  # micro-batch at which training runs at half of that: the seed's 2 × 2,048 takes 4.4 s with checkpointing
-)
-FORWARD_SHARE = 0.6  # of training's rate, in the pass for the old log-probabilities: 1.3 to 1.5 s
+# How fast the host is decides much: the constants lie in the middle of four machines (docs/train.md).
+TRAIN_SHARE = 0.71  # of the peak, at endless micro-batches; 8 × 2,048 tokens reach 0.52: 64 × 2,048 in 2.7 s
+HALF_TOKENS = 6500  # micro-batch at which training runs at half of that: the seed's 2 × 2,048 takes 4.7 to 8.7 s with checkpointing
+FORWARD_SHARE = 0.85  # of training's rate, in the pass for the old log-probabilities: 1.0 to 1.7 s
 STEP_SECONDS = 0.0007  # decoding one token of every sequence, before weights and sequences
 SEQUENCE_SECONDS = 0.0375e-3  # a sequence's part of that with TRL's engine: 64 sequences 16,400 tokens/s, 256 23,000
 # with `fast_generation`: from vLLM alone, 55,000 tokens/s at 256; held in training (docs/train.md)
@@ -104,12 +103,17 @@ def seats(settings: TrainSettings) -> dict[str, str]:
     return rows | {str(training + i): "generate" for i in range(settings.num_serving_gpus)}
 
 
+def weight_bytes(settings: TrainSettings) -> int:
+    """Bytes of one weight in training."""
+    dtype = (settings.option("model_init_kwargs") or {}).get("dtype", "float32")
+    return 2 if dtype in ("bfloat16", "float16") else 4
+
+
 def state_bytes(settings: TrainSettings, shape: Shape) -> dict[str, float]:
     """Bytes on one training GPU for weights, gradients and Adam, by ZeRO stage (Rajbhandari et al., 2020) or LoRA."""
     parameters, processes = shape.parameters, settings.num_processes
     stage = (settings.accelerate.get("deepspeed_config") or {}).get("zero_stage", 0)
-    dtype = (settings.option("model_init_kwargs") or {}).get("dtype", "float32")
-    width = 2 if dtype in ("bfloat16", "float16") else 4
+    width = weight_bytes(settings)
     reference = 0.0 if settings.option("beta") == 0.0 or settings.lora is not None else parameters * width
     if settings.lora is not None:
         rank = settings.lora.get("r", 8)
@@ -132,12 +136,20 @@ def state_bytes(settings: TrainSettings, shape: Shape) -> dict[str, float]:
 
 
 def activation_bytes(settings: TrainSettings, shape: Shape, prompt_tokens: int) -> float:
-    """Bytes that one micro-batch leaves for its backward pass: counted tensor by tensor for bf16 autocast over a 32-bit residual stream."""
+    """Bytes that one micro-batch leaves for its backward pass: counted tensor by tensor for bf16 autocast over a 32-bit residual stream.
+
+    In a 16-bit one the stream itself is half as large, and where norms keep its type (Liger's, or weights of 16 bits) the five products
+    that follow them share their input in place of a copy each.
+    """
     tokens = settings.option("per_device_train_batch_size") * (prompt_tokens + settings.option("max_completion_length"))
     liger = settings.option("use_liger_kernel")
     layer = (24 if liger else 34) * shape.hidden + (6 if liger else 8) * shape.intermediate
+    stream = 4
+    if weight_bytes(settings) == 2 or settings.autocast_residual:
+        layer -= (10 if liger or weight_bytes(settings) == 2 else 4) * shape.hidden
+        stream = 2
     if settings.option("gradient_checkpointing"):
-        return tokens * (shape.layers * 4 * shape.hidden + layer)
+        return tokens * (shape.layers * stream * shape.hidden + layer)
     return tokens * shape.layers * layer
 
 

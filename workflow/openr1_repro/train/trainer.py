@@ -112,6 +112,7 @@ class Trainer(Resumable, GRPOTrainer):
     Args:
         max_steps_without_spread: see ``TrainSettings.stop_after_steps_without_spread``.
         old_logprobs_of_sampler: see ``TrainSettings.old_logprobs``.
+        autocast_residual: see ``TrainSettings.autocast_residual``.
         reward_statistics: ``RewardSet.statistics``; its rates and latencies stand under ``reward_engine/``.
     """
 
@@ -120,6 +121,7 @@ class Trainer(Resumable, GRPOTrainer):
         *args: Any,
         max_steps_without_spread: int | None = None,
         old_logprobs_of_sampler: bool = False,
+        autocast_residual: bool = False,
         reward_statistics: Any = dict,
         **kwargs: Any,
     ) -> None:
@@ -131,6 +133,9 @@ class Trainer(Resumable, GRPOTrainer):
         self.last_zero_spread = 0.0
         self.phases: dict[str, float] = {}
         super().__init__(*args, **kwargs)
+        if autocast_residual:
+            for model in filter(None, (self.model, self.ref_model)):
+                model.get_input_embeddings().register_forward_hook(as_autocast)
         self.trained_tokens = torch.zeros((), dtype=torch.long, device=self.accelerator.device)
         self.finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
 
@@ -304,6 +309,12 @@ class Stops(TrainerCallback):
             control.should_training_stop = True
         if state.global_step >= state.max_steps or control.should_training_stop:
             control.should_save = True
+
+
+def as_autocast(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    """A forward hook: what ``module`` gives, in autocast's type where autocast is on."""
+    device = output.device.type
+    return output.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else output
 
 
 def peak_memory() -> int:
