@@ -136,6 +136,8 @@ class Trainer(Resumable, GRPOTrainer):
         if autocast_residual:
             for model in filter(None, (self.model, self.ref_model)):
                 model.get_input_embeddings().register_forward_hook(as_autocast)
+        if self.use_vllm:  # TRL calls it in the middle of generating, and times it for wandb alone
+            self.vllm_generation.sync_weights = self.phase("sync_weights")(self.vllm_generation.sync_weights)
         self.trained_tokens = torch.zeros((), dtype=torch.long, device=self.accelerator.device)
         self.finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
 
