@@ -190,7 +190,8 @@ class Profiled(engine.TrainerExtension):
                 profiler.__enter__()
             output = execute(*args, **kwargs)
             if count == last:
-                torch.cuda.synchronize()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
                 profiler.__exit__(None, None, None)
                 self.kernels = kernels(profiler, last - first)
             return output
@@ -202,7 +203,7 @@ class Profiled(engine.TrainerExtension):
         return self.kernels
 
 
-def one_engine(name: str, options: dict[str, Any], out: Path, ready: Any, turn: Any, done: Any) -> None:
+def one_engine(name: str, options: dict[str, Any], out: Path, tokens: int, ready: Any, turn: Any, done: Any) -> None:
     """Start an engine, wait for its turn, time it."""
     from vllm import LLM, SamplingParams
 
@@ -226,21 +227,23 @@ def one_engine(name: str, options: dict[str, Any], out: Path, ready: Any, turn: 
         seconds(64)
         ready.set()
         turn.wait()
-        print(f"{name} {options}: {seconds(TOKENS):.2f} s for 256 x {TOKENS} tokens", flush=True)
-        llm.collective_rpc("profile_steps", args=(1000, 1040))
-        seconds(TOKENS)
+        print(f"{name} {options}: {seconds(tokens):.2f} s for 256 x {tokens} tokens", flush=True)
+        llm.collective_rpc("profile_steps", args=(tokens // 2, tokens // 2 + 40))
+        seconds(tokens)
         (out / f"{name}.txt").write_text(llm.collective_rpc("profile_found")[0])
     finally:
         ready.set()
         done.set()
 
 
-def generation(engines: dict[str, dict[str, Any]], out: Path) -> None:
+def generation(engines: dict[str, dict[str, Any]], out: Path, tokens: int = TOKENS) -> None:
     """Time and profile generation alone."""
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     context = multiprocessing.get_context("spawn")
     events = {name: [context.Event() for _ in range(3)] for name in engines}
-    started = [context.Process(target=one_engine, args=(name, engines[name], out, *events[name])) for name in engines]
+    started = [
+        context.Process(target=one_engine, args=(name, engines[name], out, tokens, *events[name])) for name in engines
+    ]
     for process in started:
         process.start()
     for ready, _, _ in events.values():
