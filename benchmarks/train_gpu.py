@@ -1,6 +1,10 @@
 """Seconds an optimizer step on one GPU: the seed's recipe, plain TRL at its best settings, ours; 64 × 2,048 completion tokens a step.
 
     python benchmarks/train_gpu.py [--only ours] [--out FOLDER] [--deadline SECONDS]
+    python benchmarks/train_gpu.py --only ours,ours@2,ours@4,ours@8       # tokens/s on more GPUs
+
+``NAME@N`` is the same on N colocated GPUs with DeepSpeed's ZeRO-2 and the same batch on each, so N times the completions a step; its line
+adds the scaling efficiency, tokens a second over N times those of ``NAME``.
 
 Random weights of DeepSeek-R1-Distill-Qwen-1.5B's shape, every completion exactly 2,048 tokens (`ignore_eos`). Each variant is a real run of
 ``openr1_repro.train.grpo`` under ``accelerate launch``, killed when it has logged its steps; the first generation is warm-up. One line a
@@ -108,7 +112,11 @@ def measure(name: str, folder: Path, out: Path, deadline: float, is_profiled: bo
     from openr1_repro.train import launch
     from openr1_repro.train.settings import TrainStage
 
-    grpo, other, warm, timed = VARIANTS[name]
+    variant, _, gpus = name.partition("@")
+    grpo, other, warm, timed = VARIANTS[variant]
+    if gpus:
+        other = {**other, "accelerate": {"num_processes": int(gpus), "distributed_type": "DEEPSPEED", "mixed_precision": "bf16",
+                                         "deepspeed_config": {"zero_stage": 2}}}  # fmt: skip
     stage = {"train": {"grpo": {**COMMON, **grpo}, "rewards": {"reward_funcs": ["tiny:digits"]}, **other}}
     settings = TrainStage.model_validate(stage).train
     work = folder / f"work-{name}"
@@ -119,7 +127,12 @@ def measure(name: str, folder: Path, out: Path, deadline: float, is_profiled: bo
     command += ["openr1_repro.train.grpo", "--settings", f"@{work}/settings.json", "--model", f"{folder}/model/files"]
     command += ["--prompts", f"{folder}/prompts/train.parquet", "--work", str(work)]
     started = time.time()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")])}
+    visible = ",".join(map(str, range(int(gpus or 1))))
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": visible,
+        "PYTHONPATH": os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")]),
+    }
     with open(out / f"{name}.log", "wb") as log:
         child = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         rows: list[dict] = []
@@ -158,7 +171,7 @@ def measure(name: str, folder: Path, out: Path, deadline: float, is_profiled: bo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(VARIANTS), help="variants, with commas between")
+    parser.add_argument("--only", default=",".join(VARIANTS), help="variants, with commas between; NAME@N: on N GPUs")
     parser.add_argument("--out", type=Path, default=Path("/tmp/train_gpu"), help="logs go here")
     parser.add_argument("--deadline", type=float, default=1800, help="stop measuring after this many seconds")
     parser.add_argument("--profile", action="store_true", help="py-spy on the engine's processes after the timed steps")
@@ -177,6 +190,9 @@ def main() -> None:
             print(f"{name}: left out, too little time")
             continue
         results[name] = measure(name, folder, arguments.out, deadline, arguments.profile)
+        variant, _, gpus = name.partition("@")
+        if gpus and "tokens/s" in results.get(variant, {}) and "tokens/s" in results[name]:
+            results[name]["efficiency"] = round(results[name]["tokens/s"] / int(gpus) / results[variant]["tokens/s"], 2)
         print(json.dumps(results[name]), flush=True)
     (arguments.out / "results.json").write_text(json.dumps(results, indent=1))
     if arguments.write:
@@ -188,6 +204,18 @@ def main() -> None:
                     f"train.step_vs_{peer}", "s/step", results["ours"]["s/step"], peer, results[peer]["s/step"],
                     higher_is_better=False, ours_phases=results["ours"], peer_phases=results[peer],
                 )  # fmt: skip
+        for name, result in results.items():
+            if "efficiency" in result:
+                one = results[name.partition("@")[0]]
+                common.write_row(
+                    f"train.scaling_{name}",
+                    "tokens/s",
+                    result["tokens/s"],
+                    "one GPU",
+                    one["tokens/s"],
+                    one_phases=one,
+                    phases=result,
+                )
 
 
 if __name__ == "__main__":
