@@ -26,6 +26,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[1]
+INPUTS = Path("/tmp/train_gpu_work")
 sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "tests" / "train"), str(ROOT / "benchmarks")]
 
 SHAPE = {
@@ -65,7 +66,9 @@ VARIANTS = {
 
 
 def make_inputs(folder: Path, device: str = "cuda") -> None:
-    """The random model with a byte-level tokenizer of its full vocabulary, and prompts of uneven length."""
+    """The random model with a byte-level tokenizer of its full vocabulary, and prompts of uneven length; nothing if they are there."""
+    if (folder / "prompts").exists():  # written last
+        return
     import tiny
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -109,6 +112,7 @@ def profile(process: psutil.Process, out: Path, name: str) -> None:
 
 def measure(name: str, folder: Path, out: Path, deadline: float, is_profiled: bool) -> dict:
     """Run one variant until it has logged its steps, then kill it; its numbers."""
+    from openr1_repro.gpus import visible
     from openr1_repro.train import launch
     from openr1_repro.train.settings import TrainStage
 
@@ -127,10 +131,9 @@ def measure(name: str, folder: Path, out: Path, deadline: float, is_profiled: bo
     command += ["openr1_repro.train.grpo", "--settings", f"@{work}/settings.json", "--model", f"{folder}/model/files"]
     command += ["--prompts", f"{folder}/prompts/train.parquet", "--work", str(work)]
     started = time.time()
-    visible = ",".join(map(str, range(int(gpus or 1))))
     environment = {
         **os.environ,
-        "CUDA_VISIBLE_DEVICES": visible,
+        "CUDA_VISIBLE_DEVICES": ",".join(visible()[: settings.num_gpus]),
         "PYTHONPATH": os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")]),
     }
     with open(out / f"{name}.log", "wb") as log:
@@ -179,17 +182,13 @@ def main() -> None:
     arguments = parser.parse_args()
     deadline = time.time() + arguments.deadline
     arguments.out.mkdir(parents=True, exist_ok=True)
-    folder = Path("/tmp/train_gpu_work")
-    if not (folder / "model").exists():
-        started = time.time()
-        make_inputs(folder)
-        print(f"inputs made in {time.time() - started:.0f} s", flush=True)
+    make_inputs(INPUTS)
     results = {}
     for name in arguments.only.split(","):
         if time.time() > deadline - 60:
             print(f"{name}: left out, too little time")
             continue
-        results[name] = measure(name, folder, arguments.out, deadline, arguments.profile)
+        results[name] = measure(name, INPUTS, arguments.out, deadline, arguments.profile)
         variant, _, gpus = name.partition("@")
         if gpus and "tokens/s" in results.get(variant, {}) and "tokens/s" in results[name]:
             results[name]["efficiency"] = round(results[name]["tokens/s"] / int(gpus) / results[variant]["tokens/s"], 2)

@@ -21,19 +21,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "tests" / "train"), str(ROOT / "benchmarks")]
+import torch
+import train_gpu  # which puts this project's folders first on the path
+from openr1_repro.train import engine
+from train_gpu import INPUTS
+
 os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:3], os.environ.get("PYTHONPATH", "")])  # for vLLM's worker
-
-import torch  # noqa: E402
-import train_gpu  # noqa: E402
-from openr1_repro.train import engine  # noqa: E402
-
-INPUTS = Path("/tmp/train_gpu_work")
 TOKENS = 2048
 
 
@@ -211,8 +207,7 @@ def one_engine(name: str, options: dict[str, Any], out: Path, tokens: int, ready
         llm = LLM(
             model=str(INPUTS / "model" / "files"), max_model_len=2304, logprobs_mode="processed_logprobs",
             worker_extension_cls=f"train_phases.{Profiled.__name__}",
-            **{"kv_cache_memory_bytes": 15 << 30, "max_num_seqs": 256, "max_num_batched_tokens": 8192,
-               "distributed_executor_backend": "mp", **options},
+            **{"kv_cache_memory_bytes": 15 << 30, "max_num_seqs": 256, **engine.DEFAULTS, **options},
         )  # fmt: skip
         llm.collective_rpc("keep_logprobs")
         prompts = [{"prompt_token_ids": list(range(300 + i, 340 + i + i % 30))} for i in range(256)]
@@ -265,13 +260,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("/tmp/train_phases"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if not (INPUTS / "model").exists():
-        train_gpu.make_inputs(INPUTS)
-    run: dict[str, Callable[[], None]] = {
-        "training": lambda: training(arguments.variants.split(","), arguments.out),
-        "generation": lambda: generation(arguments.engines, arguments.out),
-    }
-    run[arguments.phase]()
+    train_gpu.make_inputs(INPUTS)
+    if arguments.phase == "training":
+        training(arguments.variants.split(","), arguments.out)
+    else:
+        generation(arguments.engines, arguments.out)
 
 
 if __name__ == "__main__":

@@ -55,26 +55,18 @@ def settings_of(variant: str, way: str, seed: int, steps: int, memory: float) ->
     return stage
 
 
-def start(stage: dict, folder: Path, model: Path, prompts: Path) -> subprocess.Popen:
+def start(stage: dict, folder: Path, model: Path, prompts: Path, python: str = sys.executable) -> subprocess.Popen:
     """The train stage in ``folder``, its lease of the GPU its own: the runs share one."""
     folder.mkdir(parents=True)
     (folder / "settings.json").write_text(json.dumps(stage))
-    command = [
-        sys.executable,
-        "-m",
-        "openr1_repro.train",
-        "--settings",
-        f"@{folder}/settings.json",
-        "--model",
-        str(model),
-    ]
+    command = [python, "-m", "openr1_repro.train", "--settings", f"@{folder}/settings.json", "--model", str(model)]
     command += ["--prompts", str(prompts), "--work", str(folder / "work"), "--output", str(folder / "training")]
     path = os.pathsep.join([str(ROOT / "workflow"), os.environ.get("PYTHONPATH", "")])
     environment = {
+        "OMP_NUM_THREADS": "2",
         **os.environ,
         "PYTHONPATH": path,
         "OPENR1_REPRO_GPU_LOCKS": str(folder / "locks"),
-        "OMP_NUM_THREADS": "2",
     }
     return subprocess.Popen(command, env=environment, stdout=open(folder / "out.log", "wb"), stderr=subprocess.STDOUT)
 
@@ -84,15 +76,12 @@ def has_measured(folder: Path) -> bool:
     return bool(re.search(rb"CUDA graphs \(FULL\): 100%", (folder / "out.log").read_bytes())) or bool(curve(folder))
 
 
-def curve(folder: Path) -> list[float]:
-    """Mean reward of every WINDOW steps; where they share a generation only the first of them has one."""
+def curve(folder: Path, key: str = "reward", steps: int = WINDOW) -> list[float]:
+    """Mean of ``key`` over every so many steps; where they share a generation only the first of them has a reward."""
     log = folder / "work" / "log.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    windows = [rows[start : start + WINDOW] for start in range(0, len(rows), WINDOW)]
-    return [
-        round(statistics.mean(row["reward"] for row in window if row.get("reward") is not None), 4)
-        for window in windows
-    ]
+    windows = [rows[start : start + steps] for start in range(0, len(rows), steps)]
+    return [round(statistics.mean(row[key] for row in window if row.get(key) is not None), 4) for window in windows]
 
 
 def main() -> None:

@@ -26,6 +26,11 @@ from openr1_repro.process import die_with_parent
 from openr1_repro.stage import UserError
 
 BUCKET_BYTES = 1 << 30
+# Options of vLLM's EngineArgs that the variant's take the place of.
+DEFAULTS = {
+    "max_num_batched_tokens": 8192,
+    "distributed_executor_backend": "mp",  # the worker in a process, too: scheduling runs beside launching kernels
+}
 ENGINE_PROCESS = "OPENR1_REPRO_ENGINE"
 # What torchrun tells a rank. An engine that took it for its own would wait for ever, a client of a store that nobody serves.
 DISTRIBUTED = re.compile("(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
@@ -154,12 +159,7 @@ class OwnProcessEngine(VLLMGeneration):
                 logprobs_mode="processed_logprobs",  # after temperature and truncation: the policy that was sampled from
                 trust_remote_code=self.trust_remote_code,
                 worker_extension_cls=f"{TrainerExtension.__module__}.{TrainerExtension.__name__}",
-                **{
-                    "max_num_seqs": self.max_num_seqs,
-                    "max_num_batched_tokens": 8192,
-                    "distributed_executor_backend": "mp",  # the worker in a process, too: scheduling runs beside launching kernels
-                    **self.engine_options,
-                },
+                **{"max_num_seqs": self.max_num_seqs, **DEFAULTS, **self.engine_options},
             )
         self.engine = EngineProcess(set(multiprocessing.active_children()) - children)
         self.llm.collective_rpc("keep_logprobs")

@@ -190,7 +190,7 @@ def plan(
     per_step = settings.completions / settings.option("num_generations") * settings.option("num_iterations") ** -1
     row.steps = settings.option("max_steps") if settings.option("max_steps") > 0 else int(prompts * epochs / per_step)
     parameters = state_bytes(settings, shape)
-    saved = shape.parameters * (2 if (settings.option("model_init_kwargs") or {}).get("dtype") == "bfloat16" else 4)
+    saved = shape.parameters * weight_bytes(settings)
     kept = settings.option("save_total_limit") or (
         max(1, row.steps // int(settings.option("save_steps")))
         if settings.option("save_strategy") == "steps"
